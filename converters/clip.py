@@ -1,0 +1,216 @@
+"""CLIP's vision tower: Hugging Face `CLIPVisionModel[WithProjection]` and `CLIPModel` against CS `ViTModel`.
+
+Sizes: E hidden, M feed-forward, C channels, P patch edge, N positions (patches + class token), D projection, i layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmconvert.configs import ABSENT, ANYTHING, ConfigRow, ConfigTable, Space, Values, const, derived, group, ignored, renamed, same
+from mmconvert.converter import Converter, Format
+from mmconvert.releases import Release, span
+from mmconvert.rows import roll_cls
+from mmconvert.schema import load
+from mmconvert.spec import A, B, Config, Sizes, key, mount, only, table
+
+HF, CS = A, B
+NAMED_SINCE = Release(2, 4)
+
+
+def sizes(config: Config) -> Sizes:
+    """Sizes from a Hugging Face vision config in canonical form."""
+    side = config["image_size"] // config["patch_size"]
+    return {
+        "E": config["hidden_size"],
+        "M": config["intermediate_size"],
+        "C": config["num_channels"],
+        "P": config["patch_size"],
+        "N": side * side + 1,
+        "D": config["projection_dim"],
+        "i": config["num_hidden_layers"],
+    }
+
+
+HF_LAYER = "encoder.layers.{i}."
+CS_LAYER = "encoder.transformer_encoder.layers.{i}."
+BOTH = {"bias": True}
+
+# fmt: off
+VISION = table(
+    #   Hugging Face                            Cerebras                                            shape      rows
+    key("embeddings.class_embedding",           "embedding_layer.cls_embedding",                    "E"),
+    key("embeddings.position_embedding.weight", "embedding_layer.position_embeddings.weight",       "N E",     roll_cls),
+    key("embeddings.patch_embedding.{p}",       "embedding_layer.linear_proj.{p}",                  "E C P P"),
+    key("pre_layrnorm.{p}",                     "embedding_layer.post_embed_ln.{p}",                "E",       **BOTH),
+    key(HF_LAYER + "layer_norm1.{p}",           CS_LAYER + "norm1.{p}",                             "E",       **BOTH),
+    key(HF_LAYER + "self_attn.q_proj.{p}",      CS_LAYER + "self_attn.proj_q_dense_layer.{p}",      "E E",     **BOTH),
+    key(HF_LAYER + "self_attn.k_proj.{p}",      CS_LAYER + "self_attn.proj_k_dense_layer.{p}",      "E E",     **BOTH),
+    key(HF_LAYER + "self_attn.v_proj.{p}",      CS_LAYER + "self_attn.proj_v_dense_layer.{p}",      "E E",     **BOTH),
+    key(HF_LAYER + "self_attn.out_proj.{p}",    CS_LAYER + "self_attn.proj_output_dense_layer.{p}", "E E",     **BOTH),
+    key(HF_LAYER + "layer_norm2.{p}",           CS_LAYER + "norm2.{p}",                             "E",       **BOTH),
+    key(HF_LAYER + "mlp.fc1.{p}",               CS_LAYER + "ffn.ffn.0.linear_layer.{p}",            "M E",     **BOTH),
+    key(HF_LAYER + "mlp.fc2.{p}",               CS_LAYER + "ffn.ffn.1.linear_layer.{p}",            "E M",     **BOTH),
+    key("post_layernorm.{p}",                   "encoder.transformer_encoder.norm.{p}",             "E",       **BOTH),
+    only(HF, "embeddings.position_ids", why="a buffer: the numbers from 0 on"),
+    sizes=sizes,
+)
+
+CLASSIFIER = table(
+    key("visual_projection.weight", "classifier.classifier.ffn.0.linear_layer.weight", "D E", init="classifier"),
+    sizes=sizes,
+)
+
+TEXT_HALF = table(
+    only(HF, "text_model.*",           why="the text half of a CLIPModel has no CS counterpart"),
+    only(HF, "text_projection.weight", why="the text half of a CLIPModel has no CS counterpart"),
+    only(HF, "logit_scale",            why="the text half of a CLIPModel has no CS counterpart"),
+    sizes=sizes,
+)
+# fmt: on
+
+
+def _square(name: str) -> tuple[Any, Any]:
+    def to_cs(config: Config) -> Values:
+        return {name: [config[name], config[name]]}
+
+    def to_hf(config: Config) -> Values:
+        height, width = config[name]
+        if height != width:
+            raise ValueError(f"{name} is {height} x {width}: CLIP configs know squares only")
+        return {name: height}
+
+    return to_cs, to_hf
+
+
+def _layer_norm_eps(config: Config) -> Values:
+    eps = config["layer_norm_eps"]
+    if eps != 1e-5:
+        raise ValueError(f"layer_norm_eps is {eps}: CS fixes the first norm's at 1e-5, so no other value can be said")
+    return {"layer_norm_epsilon": eps}
+
+
+def _layer_norm_epsilon(config: Config) -> Values:
+    return {"layer_norm_eps": config["layer_norm_epsilon"]}
+
+
+VISION_FIELDS: tuple[ConfigRow, ...] = (
+    *same("hidden_size", "num_hidden_layers", "num_channels", "initializer_range"),
+    renamed("num_attention_heads", "num_heads"),
+    renamed("intermediate_size", "filter_size"),
+    renamed("attention_dropout", "attention_dropout_rate"),
+    renamed("hidden_act", "nonlinearity", {"quick_gelu": "quick_gelu", "gelu": "gelu"}),
+    group(["layer_norm_eps"], ["layer_norm_epsilon"], _layer_norm_eps, _layer_norm_epsilon),
+    group(["image_size"], ["image_size"], *_square("image_size")),
+    group(["patch_size"], ["patch_size"], *_square("patch_size")),
+    const(CS, "use_post_embed_layer_norm", True),
+    const(CS, "use_embed_proj_bias", False),
+    const(CS, "position_embedding_type", "learned"),
+    const(CS, "norm_first", True),
+    const(CS, "prepend_cls_token", True),
+    const(CS, "use_conv_patchified_embedding", True),
+    const(CS, "use_encoder_pooler_layer", False),
+    const(CS, "attention_type", "scaled_dot_product"),
+    const(CS, "use_projection_bias_in_attention", True),
+    const(CS, "use_ffn_bias_in_attention", True),
+    const(CS, "use_ffn_bias", True),
+    const(CS, "dropout_rate", 0.0, also=[ANYTHING]),
+    derived(HF, "quantization_config", lambda _: ABSENT, also=[None]),
+    const(HF, "model_type", "clip_vision_model", also=[None]),
+    ignored(HF, "auto_map", why="names code that the checkpoint would have its reader run; nothing of it is imported or carried"),
+    ignored(HF, "_name_or_path", why="a path or name of the machine that saved the file"),
+    ignored(
+        CS,
+        *("attention_initializer", "cls_token_initializer", "default_initializer", "ffn_initializer"),
+        *("pooler_initializer", "position_embedding_initializer", "projection_initializer"),
+        *("embedding_dropout_rate", "stochastic_depth_drop_prob", "stochastic_depth_drop_prob_schedule"),
+        *("stochastic_depth_mode", "attention_softmax_fp32", "compute_eval_metrics", "freeze", "pooler_nonlinearity"),
+        why="a matter of training or of the machine, not of what the model computes",
+    ),
+)
+
+
+def spell_hf(config: Config) -> dict[str, Any]:
+    """The vision config; a `CLIPConfig` holds it under `vision_config`, and the projection's size beside it."""
+    spelled = dict(config)
+    if config.get("model_type") == "clip" or isinstance(config.get("vision_config"), dict):
+        spelled = dict(config.get("vision_config") or {})
+        spelled["model_type"] = "clip_vision_model"
+        for name in ("projection_dim", "dtype", "torch_dtype"):
+            if name in config:
+                spelled[name] = config[name]
+    if "dtype" in spelled:
+        spelled.setdefault("torch_dtype", spelled["dtype"])
+        del spelled["dtype"]
+    return spelled
+
+
+def is_clip(config: Config) -> bool:
+    """Whether a Hugging Face config is CLIP's: of the tower alone or of the whole model."""
+    return config.get("model_type") in ("clip_vision_model", "clip")
+
+
+def is_classifier(config: Config) -> bool:
+    """Whether a CS model section is a ViT classifier; releases before 2.4 write no name."""
+    name = config.get("name")
+    return name == "vision_transformer" or (name is None and "patch_size" in config and "image_model_list" not in config)
+
+
+def preprocessor(config: Config) -> dict[str, Any]:
+    """CLIP's own image preprocessing at the tower's size, for a tower whose preprocessor did not travel with it."""
+    side = config["image_size"]
+    return {
+        "crop_size": {"height": side, "width": side},
+        "do_center_crop": True,
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_processor_type": "CLIPImageProcessor",
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "size": {"shortest_edge": side},
+    }
+
+
+def advice(config: Config, carried: Config) -> Sequence[str]:
+    if carried.get("text_config"):
+        return ["the source was a whole CLIPModel: its text half is not part of the vision tower and does not come along"]
+    return []
+
+
+CONVERTERS = (
+    Converter(
+        model="clip-vit",
+        a=Format(
+            "hf",
+            parts={"": is_clip},
+            aliases=(("", "vision_model."),),
+            dtype_fields=("torch_dtype",),
+            documents=lambda config: {"preprocessor_config.json": preprocessor(config)},
+        ),
+        b=Format("cs", parts={"": is_classifier}, aliases=(("model.", ""),)),
+        tables=(
+            mount(VISION, part="vision", a="vision_model.", b="vit_model."),
+            mount(CLASSIFIER, part="vision"),
+            mount(TEXT_HALF, part="vision"),
+        ),
+        configs=ConfigTable(
+            rows=(
+                *VISION_FIELDS,
+                renamed("projection_dim", "num_classes"),
+                const(CS, "use_bias_in_output", False),
+                const(CS, "name", "vision_transformer", since=NAMED_SINCE),
+                const(HF, "architectures", ["CLIPVisionModelWithProjection"], also=[ANYTHING]),
+            ),
+            a=Space(lambda _: {"": load("hf-clip")}, lambda config, _: spell_hf(config)),
+            b=Space(lambda _: {"": load("cs-clip-vit")}),
+        ),
+        b_releases=span("2.1", "2.10"),
+        note="CLIP's vision tower as an image classifier; from a whole CLIPModel, its vision half",
+        advice=advice,
+    ),
+)

@@ -1,0 +1,224 @@
+"""The LLaMA decoder: Hugging Face `LlamaModel` and `MistralModel` against CS `LlamaModel`, tensors and config.
+
+Sizes: V vocabulary, H hidden, F feed-forward, Q = heads x head size, K = key/value heads x head size, i layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmconvert.configs import ABSENT, ANYTHING, ConfigRow, Fallback, Values, const, derived, group, ignored, renamed, same
+from mmconvert.rows import rotary
+from mmconvert.spec import A, B, Config, Sizes, key, only, table, twin
+
+from . import rope
+
+HF, CS = A, B
+
+
+def sizes(config: Config) -> Sizes:
+    """Sizes from a Hugging Face config in canonical form."""
+    head_dim = config["head_dim"]
+    return {
+        "V": config["vocab_size"],
+        "H": config["hidden_size"],
+        "F": config["intermediate_size"],
+        "Q": config["num_attention_heads"] * head_dim,
+        "K": config["num_key_value_heads"] * head_dim,
+        "i": config["num_hidden_layers"],
+        "num_attention_heads": config["num_attention_heads"],
+        "num_key_value_heads": config["num_key_value_heads"],
+        "head_dim": head_dim,
+        "attention_bias": config["attention_bias"],
+        "mlp_bias": config["mlp_bias"],
+        "tied": config["tie_word_embeddings"],
+        "untied": not config["tie_word_embeddings"],
+    }
+
+
+HF_LAYER = "layers.{i}."
+CS_LAYER = "transformer_decoder.layers.{i}."
+EMBEDDING = "embedding_layer.word_embeddings.weight"
+QUERY_ROWS = rotary("num_attention_heads", "head_dim")
+KEY_ROWS = rotary("num_key_value_heads", "head_dim")
+QKV = {"bias": "attention_bias"}
+MLP = {"bias": "mlp_bias"}
+
+# fmt: off
+DECODER = table(
+    #   Hugging Face                              Cerebras                                                  shape   rows
+    key("embed_tokens.weight",                    EMBEDDING,                                                "V H"),
+    key(HF_LAYER + "input_layernorm.weight",      CS_LAYER + "norm1.weight",                                "H"),
+    key(HF_LAYER + "self_attn.q_proj.{p}",        CS_LAYER + "self_attn.proj_q_dense_layer.{p}",            "Q H",  QUERY_ROWS, **QKV),
+    key(HF_LAYER + "self_attn.k_proj.{p}",        CS_LAYER + "self_attn.proj_k_dense_layer.{p}",            "K H",  KEY_ROWS, **QKV),
+    key(HF_LAYER + "self_attn.v_proj.{p}",        CS_LAYER + "self_attn.proj_v_dense_layer.{p}",            "K H",  **QKV),
+    key(HF_LAYER + "self_attn.o_proj.{p}",        CS_LAYER + "self_attn.proj_output_dense_layer.{p}",       "H Q",  **QKV),
+    key(HF_LAYER + "post_attention_layernorm.weight", CS_LAYER + "norm3.weight",                            "H"),
+    key(HF_LAYER + "mlp.up_proj.{p}",             CS_LAYER + "ffn.ffn.0.linear_layer.{p}",                  "F H",  **MLP),
+    key(HF_LAYER + "mlp.gate_proj.{p}",           CS_LAYER + "ffn.ffn.0.linear_layer_for_glu.{p}",          "F H",  **MLP),
+    key(HF_LAYER + "mlp.down_proj.{p}",           CS_LAYER + "ffn.ffn.1.linear_layer.{p}",                  "H F",  **MLP),
+    key("norm.weight",                            "transformer_decoder.norm.weight",                        "H"),
+    twin(CS, "ln_f.weight", of="transformer_decoder.norm.weight", why="CS stores the final norm under two names"),
+    only(HF, "layers.{i}.self_attn.rotary_emb.inv_freq", why="a buffer, recomputed from rope_theta"),
+    sizes=sizes,
+)
+
+HEAD = table(
+    key("lm_head.weight", "lm_head.weight", "V H", when="untied", init="lm_head"),
+    twin(CS, "lm_head.weight", of=EMBEDDING, when="tied",
+         why="the config ties the output head to the embedding; CS loads both names"),
+    twin(HF, "lm_head.weight", of="model.embed_tokens.weight", when="tied", written=False,
+         why="the config ties the output head to the embedding, and the file holds both"),
+    sizes=sizes,
+)
+# fmt: on
+
+
+def _kv_heads_to_cs(config: Config) -> Values:
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    if heads % kv_heads:
+        raise ValueError(f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}")
+    if kv_heads == heads:
+        return {"attention_module": "aiayn_attention"}
+    return {"attention_module": "multiquery_attention", "extra_attention_params": {"num_kv_groups": kv_heads}}
+
+
+def _kv_heads_to_hf(config: Config) -> Values:
+    if config["attention_module"] == "aiayn_attention":
+        return {"num_key_value_heads": config["num_heads"]}
+    groups = config["extra_attention_params"].get("num_kv_groups")
+    if not isinstance(groups, int):
+        raise ValueError("extra_attention_params.num_kv_groups is missing: how many key/value heads are there?")
+    return {"num_key_value_heads": groups}
+
+
+def _head_dim_to_cs(config: Config) -> Values:
+    hidden, heads, head_dim = config["hidden_size"], config["num_attention_heads"], config["head_dim"]
+    if hidden % heads or head_dim != hidden // heads:
+        raise ValueError(
+            f"head_dim is {head_dim}, but hidden_size {hidden} / num_attention_heads {heads} is {hidden / heads:g}: "
+            "CS has no field for another head size"
+        )
+    if head_dim % 2:
+        raise ValueError(f"head_dim is {head_dim}: rotary embeddings need an even number")
+    return {"rotary_dim": head_dim}
+
+
+def _head_dim_to_hf(config: Config) -> Values:
+    hidden, heads, rotary_dim = config["hidden_size"], config["num_heads"], config["rotary_dim"]
+    if hidden % heads or rotary_dim != hidden // heads:
+        raise ValueError(
+            f"rotary_dim is {rotary_dim}, but hidden_size {hidden} / num_heads {heads} is {hidden / heads:g}: "
+            "Hugging Face rotates whole heads"
+        )
+    return {"head_dim": rotary_dim}
+
+
+def _attention_bias_to_hf(config: Config) -> Values:
+    names = ("use_projection_bias_in_attention", "use_ffn_bias_in_attention")
+    projections, output = (config[name] for name in names)
+    if projections != output:
+        raise ValueError(f"{names[0]} is {projections} and {names[1]} is {output}: Hugging Face has one attention_bias for both")
+    return {"attention_bias": projections}
+
+
+def _attention_bias_to_cs(config: Config) -> Values:
+    return dict.fromkeys(("use_projection_bias_in_attention", "use_ffn_bias_in_attention"), config["attention_bias"])
+
+
+def _window_to_cs(config: Config) -> Values:
+    window = config["sliding_window"]
+    return {"attention_sliding_window_length": ABSENT if window is None else window}
+
+
+def _window_to_hf(config: Config) -> Values:
+    return {"sliding_window": config["attention_sliding_window_length"]}
+
+
+FIELDS: tuple[ConfigRow, ...] = (
+    *same("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings", "initializer_range", "rope_theta"),
+    renamed("num_attention_heads", "num_heads"),
+    renamed("intermediate_size", "filter_size"),
+    renamed("rms_norm_eps", "layer_norm_epsilon"),
+    renamed("tie_word_embeddings", "share_embedding_weights"),
+    renamed("hidden_act", "nonlinearity", {"silu": "swiglu", "relu": "reglu", "gelu": "geglu"}),
+    group(["num_key_value_heads"], ["attention_module", "extra_attention_params"], _kv_heads_to_cs, _kv_heads_to_hf),
+    group(["head_dim"], ["rotary_dim"], _head_dim_to_cs, _head_dim_to_hf),
+    group(
+        ["attention_bias"],
+        ["use_projection_bias_in_attention", "use_ffn_bias_in_attention"],
+        _attention_bias_to_cs,
+        _attention_bias_to_hf,
+    ),
+    renamed("mlp_bias", "use_ffn_bias"),
+    group(["rope_scaling"], ["pos_scaling_factor", "pos_scaling_type", "pos_scaling_extra_args"], rope.to_cs, rope.to_hf),
+    const(CS, "position_embedding_type", "rotary"),
+    const(CS, "norm_type", "rmsnorm"),
+    const(CS, "attention_type", "scaled_dot_product"),
+    const(CS, "embedding_layer_norm", False),
+    const(CS, "use_bias_in_output", False),
+    # Dropout acts in training only; whatever a CS run used, the converted model computes the same.
+    const(CS, "dropout_rate", 0.0, also=[ANYTHING]),
+    const(CS, "attention_dropout_rate", 0.0, also=[ANYTHING]),
+    const(CS, "embedding_dropout_rate", 0.0, also=[ANYTHING]),
+    derived(HF, "partial_rotary_factor", lambda _: ABSENT, also=[None, 1.0]),
+    derived(HF, "quantization_config", lambda _: ABSENT, also=[None]),
+    ignored(HF, "auto_map", why="names code that the checkpoint would have its reader run; nothing of it is imported or carried"),
+    ignored(HF, "_name_or_path", why="a path or name of the machine that saved the file"),
+    ignored(
+        CS,
+        *("initializer", "embedding_initializer", "output_layer_initializer"),
+        *("ffn_initializer", "ffn_output_layer_initializer"),
+        *("lr_adjustment_groups", "compute_eval_metrics", "loss_scaling", "loss_weight", "attention_kernel"),
+        *("attention_softmax_fp32", "dtype", "boundary_casting", "use_experimental_flex_api", "fold_rope_consts"),
+        *("start_token", "stop_sequences", "temperature", "top_k", "top_p", "max_tokens", "loop_dim"),
+        why="a matter of training or of the machine, not of what the model computes",
+    ),
+)
+
+# Mistral says its window, null for none: a field left out would mean 4096.
+WINDOW = group(["sliding_window"], ["attention_sliding_window_length"], _window_to_cs, _window_to_hf)
+# LLaMA has none, and no field for one.
+NO_WINDOW = derived(CS, "attention_sliding_window_length", lambda _: ABSENT)
+
+TOKEN_IDS = (Fallback("bos_token_id", 1), Fallback("eos_token_id", 2), Fallback("use_cache", True))
+
+
+def spell_hf(config: Config, mistral: bool) -> dict[str, Any]:
+    """A Hugging Face decoder config in canonical form: every fact stated, each in one place.
+
+    `num_key_value_heads` and `head_dim` follow from the heads where they are absent or null. LLaMA has no sliding
+    window and Mistral no biases, whatever a stray field says: their classes read none.
+    """
+    spelled = rope.spell_hf(config)
+    heads, hidden = spelled.get("num_attention_heads", 32), spelled.get("hidden_size", 4096)
+    if spelled.get("num_key_value_heads", 8 if mistral else None) is None:
+        spelled["num_key_value_heads"] = heads
+    if spelled.get("head_dim") is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
+        spelled["head_dim"] = hidden // heads if hidden % heads == 0 else hidden / heads
+    if mistral:
+        spelled.update(attention_bias=False, mlp_bias=False)
+    else:
+        spelled.pop("sliding_window", None)
+    if "dtype" in spelled:
+        spelled.setdefault("torch_dtype", spelled["dtype"])
+        del spelled["dtype"]
+    return spelled
+
+
+def spell_cs(config: Config) -> dict[str, Any]:
+    """A CS decoder config in canonical form. `embd_pdrop` and `embedding_dropout_rate` are one field with two names."""
+    spelled = rope.spell_cs(config)
+    if "embd_pdrop" in spelled:
+        spelled.setdefault("embedding_dropout_rate", spelled["embd_pdrop"])
+        del spelled["embd_pdrop"]
+    heads, hidden = spelled.get("num_heads", 12), spelled.get("hidden_size", 768)
+    if spelled.get("rotary_dim") is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
+        spelled["rotary_dim"] = hidden // heads
+    extra = spelled.get("extra_attention_params") or {}
+    spelled["extra_attention_params"] = extra
+    if isinstance(extra, dict) and extra.get("num_kv_groups") == heads:
+        spelled["attention_module"] = "aiayn_attention"
+    if spelled.get("attention_module") == "aiayn_attention" and isinstance(extra, dict):
+        spelled["extra_attention_params"] = {name: value for name, value in extra.items() if name != "num_kv_groups"}
+    return spelled

@@ -1,0 +1,56 @@
+"""Mistral and Zephyr: `MistralForCausalLM` against CS `mistral`; a LLaMA with a sliding window."""
+
+from __future__ import annotations
+
+from mmconvert.configs import ANYTHING, ConfigTable, Space, const
+from mmconvert.converter import Converter, Format
+from mmconvert.releases import span
+from mmconvert.schema import load
+from mmconvert.spec import A, B, Config
+
+from . import decoder, llama
+from .clip import NAMED_SINCE
+from .rope import advice
+
+HF, CS = A, B
+
+
+def is_mistral(config: Config) -> bool:
+    return config.get("model_type") == "mistral" or (
+        "model_type" not in config and "MistralForCausalLM" in (config.get("architectures") or [])
+    )
+
+
+def is_cs_mistral(config: Config) -> bool:
+    """Whether a CS model section is a Mistral; before 2.4 only its sliding window tells."""
+    name = config.get("name")
+    return name == "mistral" or (
+        name is None
+        and config.get("norm_type") == "rmsnorm"
+        and config.get("attention_sliding_window_length") is not None
+    )
+
+
+CONVERTERS = (
+    Converter(
+        model="mistral",
+        a=Format("hf", parts={"": is_mistral}, dtype_fields=("torch_dtype",), tokenizer=("", "vocab_size")),
+        b=Format("cs", parts={"": is_cs_mistral}, aliases=(("model.", ""),)),
+        tables=llama.TABLES,
+        configs=ConfigTable(
+            rows=(
+                *decoder.FIELDS,
+                decoder.WINDOW,
+                *decoder.TOKEN_IDS,
+                const(CS, "name", "mistral", also=["MistralModel"], since=NAMED_SINCE),
+                const(HF, "model_type", "mistral", also=[None]),
+                const(HF, "architectures", ["MistralForCausalLM"], also=[ANYTHING]),
+            ),
+            a=Space(lambda _: {"": load("hf-mistral")}, lambda config, _: decoder.spell_hf(config, mistral=True)),
+            b=Space(lambda _: {"": load("cs-mistral")}, lambda config, _: decoder.spell_cs(config)),
+        ),
+        b_releases=span("2.1", "2.10"),
+        note="Mistral, Zephyr",
+        advice=advice,
+    ),
+)

@@ -1,0 +1,303 @@
+"""The process that opens a foreign `.mdl` file with HDF5: `python -m mmconvert.containers.mdl_child PATH`.
+
+HDF5 was not made for hostile files: of some three thousand damaged ones, one crashed it and three hung it. So it runs
+here, under limits, reads headers only, and prints one JSON document that says where the tensors lie (`read`), or
+`{"refused": why}`. `mdl_read` starts it, checks every number, and reads the bytes itself.
+
+Nothing is unpickled, and no type is imported because a file names it: `torch.utils._pytree.treespec_loads` would do
+that for `__spec__`, so it is parsed here. What the attributes mean was found by dumping files of cerebras_pytorch 2.10.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mmconvert.containers.mdl_write import FORMAT_VERSION, RTFX_CODES
+from mmconvert.errors import InputRefused
+
+# Limits on this process: bytes of address space, seconds of processor time.
+MEMORY_LIMIT = 8 << 30
+CPU_LIMIT = 120
+# How deep dictionaries and lists may stand in each other; a trainer's config takes about ten levels.
+MAX_DEPTH = 64
+
+DICTS = ("builtins.dict", "collections.OrderedDict")
+SEQUENCES = ("builtins.list", "builtins.tuple", "builtins.set")
+
+# The `__TYPE__` of leaves that are tensors, and of those that are plain values with the field that holds the value.
+TENSORS = ("TorchTensorSerializer", "DeferredFullTensor")
+PLAIN = {"ScalarSerializer": "scalar_value", "StringSerializer": "string_value", "NoneSerializer": "none"}
+
+# Why a leaf outside the model is set aside, by the scope that it stands in.
+NOT_MODEL = {"optimizer": "optimizer state is not converted"}
+OTHER = "not a part of the model"
+PICKLED = "a pickled Python object, which is never loaded"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One place in the nesting of a state dict: a dictionary, a sequence, or a leaf, whose `type` is None.
+
+    `names` are the keys of a dictionary, or the indices of a sequence, as they stand in flattened keys.
+    """
+
+    type: str | None
+    names: tuple[str, ...] = ()
+    children: tuple[Node, ...] = ()
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.type is None
+
+    @property
+    def items(self) -> dict[str, Node]:
+        return dict(zip(self.names, self.children, strict=True))
+
+    def leaves(self, key: str = "") -> Iterator[str]:
+        """The flattened keys of the leaves at and below this node, which itself stands at `key`."""
+        if self.is_leaf:
+            yield key
+        for name, child in self.items.items():
+            yield from child.leaves(joined(key, name))
+
+
+def joined(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
+
+
+def parse_treespec(text: str) -> Node:
+    """The nesting that `torch.utils._pytree.treespec_dumps` wrote (protocol 1), of dictionaries, sequences and leaves.
+
+    Raises `InputRefused` for any other type, by name, and for anything that is not such a document.
+    """
+    try:
+        protocol, root = json.loads(text)
+        if protocol != 1:
+            raise InputRefused(f"__spec__ has protocol {protocol!r}, not 1")
+        return _parse_node(root, "", 0)
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise InputRefused(f"__spec__ is not the nesting of a state dict: {error!r}") from error
+
+
+def _parse_node(node: dict[str, Any], key: str, depth: int) -> Node:
+    if depth > MAX_DEPTH:
+        raise InputRefused(f"__spec__ is nested more than {MAX_DEPTH} levels deep at {key[:80]!r}")
+    kind, context, children = node["type"], node["context"], node["children_spec"]
+    if kind is None:
+        if context is not None or children:
+            raise ValueError(f"a leaf with contents at {key!r}")
+        return Node(None)
+    if kind in DICTS:
+        names = [str(name) for name in json.loads(context)]
+    elif kind in SEQUENCES:
+        names = [str(index) for index in range(len(children))]
+    else:
+        raise InputRefused(f"__spec__ has a {kind!r} at {key!r}; only dictionaries, lists, tuples and sets are read")
+    if len(names) != len(children) or len(set(names)) != len(names):
+        raise ValueError(f"keys and values do not match at {key!r}")
+    pairs = zip(names, children, strict=True)
+    return Node(kind, tuple(names), tuple(_parse_node(child, joined(key, name), depth + 1) for name, child in pairs))
+
+
+class Checkpoint:
+    """An open checkpoint file, whose leaves are described by attributes of its root: `<flattened key>.__metadata__`."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._tensors: list[dict[str, Any]] = []
+        self._set_aside: dict[str, str] = {}
+
+    def document(self) -> dict[str, Any]:
+        """What `mdl_read` asks for: the model's tensors in order, the user's metadata, and what is left out and why."""
+        self._check()
+        root = self._nesting()
+        scopes = root.items
+        keys = list(root.leaves())
+        if len(set(keys)) != len(keys):
+            raise InputRefused("two of its entries have the same flattened key, so one of them is lost")
+        metadata = self._plain(scopes.pop("__metadata__"), "__metadata__") if "__metadata__" in scopes else []
+        if not isinstance(metadata, list) or not all(isinstance(entry, dict) for entry in metadata):
+            raise InputRefused("__metadata__ is not a list of dictionaries")
+        if "model" in scopes and not scopes["model"].is_leaf:
+            for key in scopes.pop("model").leaves("model"):
+                self._take(key, key.removeprefix("model."))
+        else:
+            for key in [name for name, node in scopes.items() if node.is_leaf and self._kind(name) in TENSORS]:
+                self._take(key, key)
+                del scopes[key]
+        for name, node in scopes.items():
+            for key in node.leaves(name):
+                self._set_aside[key] = PICKLED if self._kind(key) == "ObjectSerializer" else NOT_MODEL.get(name, OTHER)
+        return {
+            "format": self._scalar("__version__"),
+            "release": self._scalar("__cstorch_version__"),
+            "tensors": self._tensors,
+            "metadata": metadata,
+            "set_aside": self._set_aside,
+        }
+
+    def _check(self) -> None:
+        if self._file.userblock_size:
+            raise InputRefused("an HDF5 file with a user block is no checkpoint")
+        version = self._scalar("__version__")
+        if version is None:
+            raise InputRefused("has no __version__: it is no checkpoint, or one of cerebras_pytorch 1.7 or older")
+        if not version >= FORMAT_VERSION:
+            raise InputRefused(f"checkpoint format {version} is not read yet, only {FORMAT_VERSION} and later")
+        if self._scalar("__SUCCESS__") is not True:
+            raise InputRefused("is a partially written checkpoint: __SUCCESS__ is missing or false")
+
+    def _nesting(self) -> Node:
+        try:
+            _, treespec = json.loads(self._scalar("__spec__"))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputRefused(f"__spec__ is missing or damaged: {error}") from error
+        root = parse_treespec(treespec)
+        if root.type not in DICTS:
+            raise InputRefused("does not hold a dictionary")
+        return root
+
+    def _scalar(self, name: str) -> Any:
+        """The string or number in an attribute of the root; None where there is none."""
+        import numpy
+        from h5py import h5a, h5t
+
+        if not h5a.exists(self._file.id, name.encode()):
+            return None
+        attribute = h5a.open(self._file.id, name.encode())
+        known = (h5t.STRING, h5t.INTEGER, h5t.FLOAT, h5t.ENUM)
+        if attribute.shape != () or attribute.get_type().get_class() not in known:
+            raise InputRefused(f"{name}: not one string or number")
+        data = numpy.empty((), attribute.dtype)
+        attribute.read(data)
+        value = data.item()
+        return value.decode() if isinstance(value, bytes) else value
+
+    def _described(self, key: str) -> tuple[str, dict[str, Any]]:
+        """What is said of a leaf, and the key that its data stands under, which is another one if it is linked."""
+        described = self._own_description(key)
+        if described["__TYPE__"] != "LinkedObject":
+            return key, described
+        holder = described["key"]
+        described = self._own_description(holder)
+        if described["__TYPE__"] == "LinkedObject":
+            raise InputRefused(f"{key}: linked to {holder}, which is a link itself")
+        return holder, described
+
+    def _own_description(self, key: str) -> dict[str, Any]:
+        text = self._scalar(f"{key}.__metadata__")
+        if text is None:
+            raise InputRefused(f"{key}: the file names it but does not have it")
+        try:
+            described = json.loads(text)[f"{key}.__metadata__"]
+            return {"__TYPE__": str(described["__TYPE__"]), **described}
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
+            raise InputRefused(f"{key}: its description is damaged: {error!r}") from error
+
+    def _kind(self, key: str) -> str:
+        kind: str = self._described(key)[1]["__TYPE__"]
+        return kind
+
+    def _plain(self, node: Node, key: str) -> Any:
+        """The values at and below a node; what is neither number, string nor None is None, and set aside."""
+        if node.type in DICTS:
+            return {name: self._plain(child, joined(key, name)) for name, child in node.items.items()}
+        if not node.is_leaf:
+            return [self._plain(child, joined(key, name)) for name, child in node.items.items()]
+        _, described = self._described(key)
+        kind = described["__TYPE__"]
+        if kind not in PLAIN:
+            self._set_aside[key] = PICKLED if kind == "ObjectSerializer" else OTHER
+        return described.get(PLAIN.get(kind, ""))
+
+    def _take(self, key: str, name: str) -> None:
+        """Take the leaf `key` for the model's tensor `name`."""
+        holder, described = self._described(key)
+        kind = described["__TYPE__"]
+        if kind == "TorchTensorSerializer":
+            self._tensors.append({"key": name, **_tensor(self._file, holder, described)})
+        elif kind == "DeferredFullTensor":
+            dtype = described["dtype"].removeprefix("torch.")
+            fill = described["fill_value"]
+            self._tensors.append({"key": name, "dtype": dtype, "shape": described["shape"], "fill": fill})
+        elif kind == "NoneSerializer":
+            self._set_aside[key] = "None stands in its place: a tied weight, as older releases saved it"
+        elif kind in PLAIN:
+            self._set_aside[key] = "a plain value, not a tensor"
+        else:
+            raise InputRefused(f"{key}: a {kind} in the model; it names code or files and is never loaded")
+
+
+def _tensor(file: Any, key: str, described: dict[str, Any]) -> dict[str, Any]:
+    """Where the bytes of a tensor lie: at an offset, or in chunks."""
+    import numpy
+    from h5py import h5d, h5l, h5t
+
+    try:
+        (shape,), (torch_dtype,) = described["shapes"], described["dtypes"]
+        dtype = str(torch_dtype).removeprefix("torch.")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputRefused(f"{key}: its description is damaged: {error!r}") from error
+    if dtype not in RTFX_CODES:
+        raise InputRefused(f"{key}: {torch_dtype} is not an element type of this format")
+    if "/" in key or not file.id.links.exists(key.encode()):
+        raise InputRefused(f"{key}: the file describes it but does not have its data")
+    if file.id.links.get_info(key.encode()).type != h5l.TYPE_HARD:
+        raise InputRefused(f"{key}: a soft or external link; the data may lie in another file")
+
+    dataset = h5d.open(file.id, key.encode())
+    created = dataset.get_create_plist()
+    layout = created.get_layout()
+    if layout == h5d.VIRTUAL or created.get_external_count():
+        raise InputRefused(f"{key}: its data lies in another file")
+    # HDF5 has no bfloat16; cerebras_pytorch keeps its bits in an int16.
+    stored = numpy.dtype("int16" if dtype == "bfloat16" else dtype).newbyteorder("<")
+    if dataset.get_type() != h5t.py_create(stored, logical=True):
+        raise InputRefused(f"{key}: described as {torch_dtype} but stored as {dataset.dtype}")
+    if dataset.shape is None or list(dataset.shape) != shape:
+        raise InputRefused(f"{key}: described as {shape} but stored as {dataset.shape}")
+
+    found = {"dtype": dtype, "shape": shape}
+    if 0 in shape:
+        return found | {"offset": 0}
+    if layout == h5d.CONTIGUOUS and dataset.get_offset() is not None:
+        return found | {"offset": dataset.get_offset()}
+    if layout != h5d.CHUNKED:
+        raise InputRefused(f"{key}: its data was never written, or lies in the file's headers")
+    chunks: list[list[int]] = []
+    dataset.chunk_iter(lambda c: chunks.append([*c.chunk_offset, c.byte_offset, c.size, c.filter_mask]))
+    filters = [created.get_filter(index)[0] for index in range(created.get_nfilters())]
+    return found | {"chunk": created.get_chunk(), "filters": filters, "chunks": chunks}
+
+
+def read(path: str) -> dict[str, Any]:
+    """The document for one file. Raises `InputRefused`, and for a damaged file whatever h5py raises."""
+    import h5py
+
+    # Nobody writes to a checkpoint that is converted, and not every file system can lock.
+    with h5py.File(path, "r", locking=False) as file:
+        return Checkpoint(file).document()
+
+
+def main(path: str) -> None:
+    for limit, value in ((resource.RLIMIT_AS, MEMORY_LIMIT), (resource.RLIMIT_CPU, CPU_LIMIT)):
+        # Not every system has every limit; then the parent's timeout and the file's size have to do.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(limit, (value, value))
+    try:
+        document = read(path)
+    except InputRefused as error:
+        document = {"refused": str(error)}
+    except Exception as error:  # whatever HDF5 makes of a damaged file is a finding about the file
+        document = {"refused": f"cannot be read: {error or type(error).__name__}"}
+    json.dump(document, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,210 @@
+"""Reading a `.mdl` checkpoint of cerebras_pytorch (format 0.5): what is in it, and where its bytes lie.
+
+HDF5 itself runs in a process of its own (`mdl_child`), so that a file that crashes or hangs it is a refusal. That
+process is believed nothing: every number is checked here, and only ranges of the file are read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from mmconvert.containers.mdl_chunks import GZIP, LZ4, NO_FILTER, Chunk, Chunked
+from mmconvert.dtypes import BY_NAME, DType
+from mmconvert.errors import InputRefused
+from mmconvert.sources import FileSpan, Source, TensorRef
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# What the process that runs HDF5 may take: seconds, and bytes of answer. A checkpoint of 70 B parameters, cut into some
+# 500,000 chunks, takes seconds and 30 MB.
+TIMEOUT = 120.0
+ANSWER_LIMIT = 512 << 20
+CHILD = ("-P", "-m", "mmconvert.containers.mdl_child")
+# Decoded at once, at most. The reference cuts its largest tensors so that a band takes some 30 MB.
+BAND_LIMIT = 1 << 30
+# The largest tensor that a file may hold as a shape and a value; it costs the file nothing and the target all of it.
+FILL_LIMIT = 64 << 30
+
+
+@dataclass(frozen=True)
+class MdlFile:
+    """What a `.mdl` file holds.
+
+    `tensors` are the model's, without the leading `model.`, in the order of the state dict that was saved. `metadata`
+    is the user-level `__metadata__` list, newest entry last. `set_aside` are the other leaves by their full key, and
+    why they are not converted. `version` names the checkpoint format and the release that wrote the file.
+    """
+
+    tensors: dict[str, TensorRef]
+    metadata: tuple[dict[str, Any], ...]
+    set_aside: dict[str, str]
+    version: str
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A tensor that is one value throughout, `element` being its bytes."""
+
+    element: bytes
+
+    def read_into(self, start: int, buffers: Sequence[memoryview]) -> None:
+        for buffer in buffers:
+            phase = start % len(self.element)
+            repeated = self.element * (len(buffer) // len(self.element) + 2)
+            buffer[:] = repeated[phase : phase + len(buffer)]
+            start += len(buffer)
+
+
+def read_file(path: Path, name: str = "", *, timeout: float = TIMEOUT) -> MdlFile:
+    """Read what a `.mdl` file holds, from its headers alone; `name` is the `file` of its tensors.
+
+    Raises `InputRefused` for a file that is no checkpoint, damaged, partially written or unsafe, or that keeps HDF5
+    busy for more than `timeout` seconds.
+    """
+    size = _size(path)
+    try:
+        answer = json.loads(_ask(path, timeout))
+        if "refused" in answer:
+            raise InputRefused(f"{path}: {_printable(answer['refused'])}")
+        tensors = [_tensor(entry, path, name, size) for entry in answer["tensors"]]
+        return MdlFile(
+            tensors={tensor.key: tensor for tensor in tensors},
+            metadata=tuple(dict(entry) for entry in answer["metadata"]),
+            set_aside={str(key): str(why) for key, why in answer["set_aside"].items()},
+            version=f"checkpoint format {answer['format']}, cerebras_pytorch {answer['release'] or 'unknown'}",
+        )
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise InputRefused(f"{path}: cannot be made sense of: {_printable(repr(error))}") from error
+
+
+def _size(path: Path) -> int:
+    """The file's length, if it is a regular file that begins as HDF5 does."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InputRefused(f"{path}: is not a regular file")
+        with path.open("rb") as file:
+            if file.read(len(SIGNATURE)) != SIGNATURE:
+                raise InputRefused(f"{path}: is not an HDF5 file, or has a user block; a .mdl checkpoint is neither")
+    except OSError as error:
+        raise InputRefused(f"{path}: cannot be read: {error.strerror}") from error
+    return status.st_size
+
+
+def _ask(path: Path, timeout: float) -> bytes:
+    """Have the other process open the file, and return its answer."""
+    environment = os.environ | {
+        # It finds this package as this process does, and nothing in the folder where the user happens to stand.
+        "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
+        # numpy would reserve address space for each of many processors, and its limit is tight.
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    with subprocess.Popen(
+        [sys.executable, *CHILD, os.path.abspath(path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    ) as child:
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            child.kill()
+
+        timer = threading.Timer(timeout, stop)
+        timer.start()
+        try:
+            assert child.stdout is not None
+            answer = child.stdout.read(ANSWER_LIMIT + 1)
+            if len(answer) > ANSWER_LIMIT:
+                raise InputRefused(f"{path}: describing it takes more than {ANSWER_LIMIT >> 20} MiB")
+            status = child.wait()
+        finally:
+            timer.cancel()
+            child.kill()
+    if late.is_set():
+        raise InputRefused(
+            f"{path}: HDF5 did not finish reading its headers within {timeout:g} seconds; is it damaged?"
+        )
+    if status:
+        raise InputRefused(f"{path}: is damaged: it crashed HDF5 (status {status})")
+    return answer
+
+
+def _printable(text: str) -> str:
+    """A message that came from a file, fit for one line of a terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:500])
+
+
+def _tensor(entry: dict[str, Any], path: Path, name: str, size: int) -> TensorRef:
+    """One tensor of the answer, checked against the file's `size` in bytes."""
+    key, dtype = str(entry["key"]), BY_NAME[entry["dtype"]]
+    shape = tuple(map(_count, entry["shape"]))
+    where = f"{path}: {_printable(key)}"
+    nbytes = prod(shape) * dtype.itemsize
+    source: Source
+    if "fill" in entry:
+        if nbytes > FILL_LIMIT:
+            raise InputRefused(f"{where}: {nbytes} bytes of one value, more than {FILL_LIMIT >> 30} GiB")
+        source = Filled(_element(entry["fill"], dtype))
+    elif "offset" in entry:
+        source = FileSpan(path, *_range(entry["offset"], nbytes, size, where))
+    else:
+        source = _chunked(entry, key, shape, dtype.itemsize, path, size)
+    return TensorRef(key, dtype, shape, source, name)
+
+
+def _chunked(entry: dict[str, Any], key: str, shape: tuple[int, ...], itemsize: int, path: Path, size: int) -> Chunked:
+    where = f"{path}: {_printable(key)}"
+    filters, steps = entry["filters"], tuple(map(_count, entry["chunk"]))
+    if filters not in ([], [GZIP], [LZ4]):
+        raise InputRefused(f"{where}: HDF5 filters {filters}; only LZ4 ({LZ4}) or gzip ({GZIP}) alone is read")
+    cells = {}
+    for *corner, offset, length, mask in entry["chunks"]:
+        cell = tuple(_count(at) // step for at, step in zip(corner, steps, strict=True))
+        cells[cell] = Chunk(*_range(offset, _count(length), size, where), _count(mask))
+    chunks = tuple(cells[cell] for cell in sorted(cells))
+    source = Chunked(path, key, shape, itemsize, steps, filters[0] if filters else NO_FILTER, chunks)
+    inside = all(at < count for cell in cells for at, count in zip(cell, source.grid, strict=True))
+    if not inside or len(cells) != prod(source.grid):
+        raise InputRefused(
+            f"{where}: only {len(cells)} of its {prod(source.grid)} chunks are there, or some are elsewhere"
+        )
+    if max(source.band_bytes, source.chunk_bytes, *(chunk.length for chunk in chunks)) > BAND_LIMIT:
+        raise InputRefused(f"{where}: its chunks take more than {BAND_LIMIT >> 30} GiB to decode")
+    return source
+
+
+def _range(offset: Any, length: int, size: int, where: str) -> tuple[int, int]:
+    """The range of `length` bytes from `offset`, if a file of `size` bytes has it."""
+    if _count(offset) + length > size:
+        raise InputRefused(f"{where}: lies at bytes {offset} to {offset + length}, but the file has {size}")
+    return offset, length
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} where a size belongs")
+    return value
+
+
+def _element(value: Any, dtype: DType) -> bytes:
+    """One number as an element; bfloat16 is rounded to nearest, ties to even, as torch rounds."""
+    import numpy
+
+    if not isinstance(value, (bool, int, float)):
+        raise ValueError(f"{value!r} where a number belongs")
+    if dtype.name != "bfloat16":
+        return numpy.array(value, numpy.dtype(dtype.name).newbyteorder("<")).tobytes()
+    bits = int(numpy.array(value, "<f4").view("<u4"))
+    return (bits + 0x7FFF + (bits >> 16 & 1) >> 16).to_bytes(2, "little")

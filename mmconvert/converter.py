@@ -1,0 +1,78 @@
+"""A converter: two formats of one model, joined by tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmconvert.configs import ConfigTable
+from mmconvert.releases import Release
+from mmconvert.spec import A, Config, Side, Table
+
+
+def no_advice(config: Config, carried: Config) -> Sequence[str]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Format:
+    """One side of a converter: how its checkpoints are recognised and laid out.
+
+    `parts` gives, for each part of the checkpoint, the test by which a config is known as that part's; a format of one
+    folder has the single part `""`. The keys of a part's tensors carry its name and a slash in front.
+    `folders` names the folders that are written, from the config. `aliases` lists prefixes that older or newer writers
+    use, and the prefix that they stand for. `links` are config fields that hold the path of another part's folder, and
+    `dtype_fields` those that hold the element type. `companions` are second config files that may lie beside a part's
+    own, fill in what it lacks, and must agree with it except in the fields listed.
+    `documents` are small files that a complete export needs, made from the config where none travelled along.
+    `tokenizer` names the part that the tokenizer belongs to and the config field with the vocabulary's rows; `needs`
+    lists files without which readers of this format fail, with what to do.
+    """
+
+    name: str
+    parts: Mapping[str, Callable[[Config], bool]]
+    folders: Callable[[Config], Mapping[str, str]] = lambda config: {"": ""}
+    aliases: tuple[tuple[str, str], ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
+    dtype_fields: tuple[str, ...] = ()
+    companions: Mapping[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    documents: Callable[[Config], Mapping[str, Any]] = lambda config: {}
+    tokenizer: tuple[str, str] | None = None
+    needs: Callable[[Config], Mapping[str, str]] = lambda config: {}
+
+
+@dataclass(frozen=True)
+class Substitute:
+    """Tensors of side a that stand in for others: a tower trained and saved inside the text checkpoint.
+
+    Where the field at `flag` is true, keys under `prefix` are used in place of those under `instead_of`, and must be
+    there. Where it is not, they must hold the same bytes, unless the user says which to take.
+    """
+
+    prefix: str
+    instead_of: str
+    flag: str
+    option: str
+    choices: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Converter:
+    """Side `a` and side `b` of one model, with the tables that lead both ways.
+
+    Releases are side b's; side a has none. `advice` gives what a user should know of a config, seen from side a.
+    """
+
+    model: str
+    a: Format
+    b: Format
+    tables: tuple[Table, ...]
+    configs: ConfigTable
+    b_releases: tuple[Release, ...]
+    note: str = ""
+    advice: Callable[[Config, Config], Sequence[str]] = no_advice
+    substitutes: tuple[Substitute, ...] = ()
+
+    def format(self, side: Side) -> Format:
+        return self.a if side == A else self.b

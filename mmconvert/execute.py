@@ -1,0 +1,193 @@
+"""Carry out a plan: stream every tensor from its source to its slot, one block at a time, digesting it on the way.
+
+Memory is one block for each worker, whatever the size of a tensor or a checkpoint. Nothing stands at the target before
+the last byte, the manifest and (with `fsync`) the disk are done: see `mmconvert.staging`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from mmconvert import digests, manifest
+from mmconvert.containers.layout import FileLayout
+from mmconvert.errors import InputRefused
+from mmconvert.plan import Plan, PlannedTensor, Twins
+from mmconvert.progress import Progress, Silent
+from mmconvert.sources import FILES, blocks
+from mmconvert.staging import staged
+
+# Measured on two cores: smaller blocks cost calls, larger ones make the workers wait for each other at the file's lock.
+BLOCK = 1 << 19
+WORKERS = 2
+
+Task = Callable[[memoryview], None]
+
+
+def execute(
+    plan: Plan,
+    *,
+    overwrite: bool = False,
+    fsync: bool = True,
+    digest: str = "xxh3",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write the target of `plan` and return its manifest; on any failure the target is what it was.
+
+    With `fsync`, every file and folder has reached the disk before the target appears. `digest` is one of
+    `mmconvert.digests.NAMES`; `progress` hears of every tensor byte written.
+
+    Raises `InputRefused` if a source ends early, changes meanwhile or has twins that differ, `OutputRefused` if the
+    target must not be written to, and `DiskError` if it cannot be.
+    """
+    stamps = {path: _stamp(path) for path in plan.files}
+    watcher = progress or Silent()
+    try:
+        with staged(
+            plan.out, overwrite=overwrite, fsync=fsync, bytes_needed=plan.bytes_to_write, sources=plan.sources
+        ) as staging:
+            run = _Run(staging.path, fsync, digest, watcher)
+            watcher.start(sum(tensor.nbytes for tensor in plan.tensors))
+            try:
+                run.write(plan)
+            finally:
+                watcher.finish()
+            for path, stamp in stamps.items():
+                if _stamp(path) != stamp:
+                    raise InputRefused(f"{path}: changed while it was read; convert it again")
+            document = manifest.build(plan, run.results, digest)
+            run.write_document(manifest.NAME, manifest.render(document))
+    finally:
+        # A later conversion in this process must not read a file that has been replaced meanwhile.
+        FILES.close()
+    return document
+
+
+@dataclass
+class _Output:
+    """A weights file being written; whoever finishes the last of its `pending` tensors closes it."""
+
+    layout: FileLayout
+    file: FileIO
+    pending: int
+
+
+@dataclass
+class _Run:
+    """One pass over the bytes into `folder`; `results` fills up with the digest of each tensor by (file, key)."""
+
+    folder: Path
+    fsync: bool
+    digest: str
+    watcher: Progress
+    results: dict[tuple[str, str], str] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def write(self, plan: Plan) -> None:
+        """Write every file of `plan`; the first error ends all workers at their next block."""
+        for name, data in plan.documents.items():
+            self.write_document(name, data)
+        with ExitStack() as files, ThreadPoolExecutor(WORKERS) as pool:
+            tasks = self._tasks(plan, files)
+            try:
+                for worker in as_completed([pool.submit(self._work, tasks) for _ in range(WORKERS)]):
+                    worker.result()
+            except BaseException:
+                self.stop.set()
+                raise
+
+    def write_document(self, name: str, data: bytes) -> None:
+        with self._create(name) as file:
+            _write_exactly(file, memoryview(data), 0)
+            self._close(file)
+
+    def _tasks(self, plan: Plan, files: ExitStack) -> Iterator[Task]:
+        """All that is to be done, in the order of the output; a file is made when its first tensor's turn comes."""
+        for twins in plan.twins:
+            yield partial(self._compare, twins)
+        for planned in plan.outputs:
+            file = files.enter_context(self._create(planned.layout.name))
+            file.truncate(planned.layout.size)
+            for offset, data in planned.layout.frame:
+                _write_exactly(file, memoryview(data), offset)
+            output = _Output(planned.layout, file, len(planned.tensors))
+            if not planned.tensors:
+                self._close(file)
+            for tensor in planned.tensors:
+                yield partial(self._copy, output, tensor)
+
+    def _work(self, tasks: Iterator[Task]) -> None:
+        buffer = memoryview(bytearray(BLOCK))
+        while not self.stop.is_set():
+            with self.lock:
+                task = next(tasks, None)
+            if task is None:
+                return
+            task(buffer)
+
+    def _copy(self, output: _Output, tensor: PlannedTensor, buffer: memoryview) -> None:
+        slot = output.layout.slots[tensor.key]
+        running = digests.new(self.digest)
+        for start, size in blocks(slot.nbytes, BLOCK):
+            if self.stop.is_set():
+                return
+            block = buffer[:size]
+            tensor.source.read_into(start, [block])
+            running.update(block)
+            _write_exactly(output.file, block, slot.offset + start)
+            with self.lock:
+                self.watcher.advance(size)
+        with self.lock:
+            self.results[output.layout.name, tensor.key] = running.hexdigest()
+            output.pending -= 1
+            last = not output.pending
+        if last:
+            self._close(output.file)
+
+    def _compare(self, twins: Twins, buffer: memoryview) -> None:
+        """Raise `InputRefused` unless both twins hold the same bytes."""
+        kept, twin = twins.kept, twins.twin
+        half = BLOCK // 2
+        for start, size in blocks(kept.nbytes, half):
+            if self.stop.is_set():
+                return
+            left, right = buffer[:size], buffer[half : half + size]
+            kept.source.read_into(start, [left])
+            twin.source.read_into(start, [right])
+            if bytes(left) != bytes(right):  # memoryviews compare element by element, a hundred times slower
+                raise InputRefused(f"{twin.key}: differs from {kept.key}, but {twins.why}")
+
+    def _create(self, name: str) -> FileIO:
+        """A new file of the target, its folders made, its mode as the umask says."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("xb", buffering=0)
+
+    def _close(self, file: FileIO) -> None:
+        if self.fsync:
+            os.fsync(file.fileno())
+        file.close()
+
+
+def _write_exactly(file: FileIO, view: memoryview, offset: int) -> None:
+    while view:
+        written = os.pwrite(file.fileno(), view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What tells that a file has been written to: its size in bytes, and its time of change in nanoseconds."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputRefused(f"{path}: cannot be read: {error.strerror}") from error
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,230 @@
+"""`mmconvert.json`: what a conversion did, tensor by tensor, and the digest of every byte that it wrote.
+
+Sizes and offsets are recorded, so a folder is checked without knowing the containers in it: each weights file is its
+tensors and its frame, which is all the bytes that lie in no tensor. The manifest has no time and no absolute path in
+it, and it digests itself: one flipped bit anywhere in the folder is found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmconvert import __version__, digests
+from mmconvert.containers.layout import FileLayout
+from mmconvert.errors import UsageError
+from mmconvert.plan import Plan, Remark
+from mmconvert.progress import Progress, Silent
+from mmconvert.sources import blocks
+
+NAME = "mmconvert.json"
+SCHEMA = 1
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What checking a folder found: `problems`, one line each, and how many tensors and bytes were read."""
+
+    problems: tuple[str, ...]
+    tensors: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some bytes of a file that have a digest of their own: `spans` of (offset, length), in rising order."""
+
+    name: str
+    spans: tuple[tuple[int, int], ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What a manifest says about its folder: the size of each file, and the pieces that it consists of."""
+
+    digest: str
+    sizes: Mapping[str, int]
+    pieces: Mapping[str, list[_Piece]]
+    tensors: int
+
+
+def build(plan: Plan, results: Mapping[tuple[str, str], str], digest: str) -> dict[str, Any]:
+    """The manifest of a finished `plan`; `results` holds the digest of each tensor by (file, key)."""
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "tool": {"name": "mmconvert", "version": __version__},
+        **plan.facts,
+        "digest": digest,
+        "tensors": [
+            {
+                "key": tensor.key,
+                "file": output.layout.name,
+                "offset": output.layout.slots[tensor.key].offset,
+                "bytes": tensor.nbytes,
+                "dtype": tensor.dtype.name,
+                "shape": list(tensor.shape),
+                "source": tensor.origin,
+                "rule": tensor.rule,
+                "digest": results[output.layout.name, tensor.key],
+            }
+            for output in plan.outputs
+            for tensor in output.tensors
+        ],
+        "files": {
+            output.layout.name: {"bytes": output.layout.size, "frame": _frame_digest(output.layout, digest)}
+            for output in plan.outputs
+        },
+        "documents": {
+            name: {"bytes": len(data), "digest": digests.of(digest, data)} for name, data in plan.documents.items()
+        },
+        "dropped": _remarks(plan.dropped),
+        "invented": _remarks(plan.invented),
+        "carried": list(plan.carried),
+        "warnings": list(plan.warnings),
+    }
+    return {**document, "self": digests.of(digest, render(document))}
+
+
+def render(document: Mapping[str, Any]) -> bytes:
+    """The one way in which a manifest is written down."""
+    return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
+
+
+def check_folder(folder: Path, progress: Progress | None = None) -> CheckReport:
+    """Compare every byte of `folder` with the manifest in it.
+
+    A folder that differs, or a manifest that cannot be made sense of, is a report with problems, not an exception.
+    Raises `UsageError` if there is no manifest, or one without digests, so that there is nothing to compare with.
+    """
+    try:
+        expected = _understand((folder / NAME).read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"{folder}: has no {NAME}; `mmconvert verify A B` compares it with its source") from error
+    except OSError as error:
+        return CheckReport((f"{NAME}: cannot be read: {error.strerror}",), 0, 0)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        return CheckReport((f"{NAME}: is damaged: {error}",), 0, 0)
+    if expected.digest == "none":
+        raise UsageError(f"{folder}: was written without digests; `mmconvert verify A B` compares it with its source")
+
+    sizes, problems = _files_below(folder)
+    sizes.pop(NAME, None)
+    problems += [f"{name}: is not in the manifest" for name in sizes.keys() - expected.sizes.keys()]
+    problems += [f"{name}: is missing" for name in expected.sizes.keys() - sizes.keys()]
+    # Only files that the walk has found are opened, so no name in a manifest leads out of the folder.
+    whole = [name for name in expected.sizes if sizes.get(name) == expected.sizes[name]]
+    problems += [
+        f"{name}: has {sizes[name]} bytes instead of {expected.sizes[name]}"
+        for name in expected.sizes.keys() & sizes.keys() - set(whole)
+    ]
+    watcher = progress or Silent()
+    watcher.start(sum(expected.sizes[name] for name in whole))
+    try:
+        for name in whole:
+            problems += _check_file(folder / name, expected.pieces[name], expected.digest, watcher)
+    finally:
+        watcher.finish()
+    return CheckReport(tuple(sorted(problems)), expected.tensors, sum(expected.sizes.values()))
+
+
+def _understand(data: bytes) -> _Expected:
+    """What the manifest `data` says; raises nearly anything if it is not one that we wrote."""
+    document = json.loads(data)
+    # Rendered again it must be the same, or white space and the spelling of numbers could change unnoticed.
+    if render(document) != data:
+        raise ValueError("it was changed after it was written")
+    digest = document["digest"]
+    if digest not in digests.NAMES:
+        raise ValueError(f"no digest is called {digest!r}")
+    if document.pop("self") != digests.of(digest, render(document)):
+        raise ValueError("it does not match its own digest")
+    if document["schema"] != SCHEMA:
+        raise UsageError(f"{NAME}: has schema {document['schema']}, and this version reads {SCHEMA}; upgrade mmconvert")
+
+    files, documents = document["files"], document["documents"]
+    sizes = {name: _count(entry["bytes"]) for name, entry in {**files, **documents}.items()}
+    pieces = {name: [_Piece("document", ((0, sizes[name]),), entry["digest"])] for name, entry in documents.items()}
+    for name, entry in files.items():
+        tensors = [
+            _Piece(tensor["key"], ((_count(tensor["offset"]), _count(tensor["bytes"])),), tensor["digest"])
+            for tensor in document["tensors"]
+            if tensor["file"] == name
+        ]
+        frame = tuple(_outside((tensor.spans[0] for tensor in tensors), sizes[name]))
+        pieces[name] = [_Piece("header", frame, entry["frame"]), *tensors]
+    return _Expected(digest, sizes, pieces, len(document["tensors"]))
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no number of bytes")
+    return value
+
+
+def _files_below(folder: Path) -> tuple[dict[str, int], list[str]]:
+    """The size of every regular file below `folder`, by its path with `/`, and a problem for anything else."""
+    sizes, problems = {}, []
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            status = path.lstat()
+            relative = path.relative_to(folder).as_posix()
+            if stat.S_ISREG(status.st_mode):
+                sizes[relative] = status.st_size
+            elif not stat.S_ISDIR(status.st_mode):
+                problems.append(f"{relative}: is a link or a device, not a file")
+    return sizes, problems
+
+
+def _check_file(path: Path, pieces: Iterable[_Piece], digest: str, watcher: Progress) -> Iterator[str]:
+    """A problem for each of `pieces` whose bytes in the file `path` are not those that were written."""
+    buffer = memoryview(bytearray(BLOCK))
+    try:
+        with path.open("rb", buffering=0) as file:
+            for piece in pieces:
+                running = digests.new(digest)
+                for offset, length in piece.spans:
+                    for start, size in blocks(length, BLOCK):
+                        running.update(buffer[: os.preadv(file.fileno(), [buffer[:size]], offset + start)])
+                        watcher.advance(size)
+                if running.hexdigest() != piece.digest:
+                    yield f"{path.name}: {piece.name}: is not what was written"
+    except OSError as error:
+        yield f"{path.name}: cannot be read: {error.strerror}"
+
+
+def _frame_digest(layout: FileLayout, digest: str) -> str:
+    running = digests.new(digest)
+    frame = deque(layout.frame)
+    for start, length in _outside(((slot.offset, slot.nbytes) for slot in layout.slots.values()), layout.size):
+        at, end = start, start + length
+        while frame and frame[0][0] < end:
+            offset, data = frame.popleft()
+            running.update(bytes(offset - at))
+            running.update(data)
+            at = offset + len(data)
+        running.update(bytes(end - at))
+    return running.hexdigest()
+
+
+def _outside(spans: Iterable[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
+    """What `spans` of (offset, length) leave uncovered of `size` bytes, as spans in rising order."""
+    at = 0
+    for offset, length in sorted(span for span in spans if span[1]):
+        if offset > at:
+            yield at, offset - at
+        at = max(at, offset + length)
+    if size > at:
+        yield at, size - at
+
+
+def _remarks(remarks: Iterable[Remark]) -> list[dict[str, str]]:
+    return [{"subject": remark.subject, "why": remark.why} for remark in remarks]

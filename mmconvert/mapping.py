@@ -1,0 +1,96 @@
+"""Where each tensor of the target comes from: the tables of a path, expanded and put through each other.
+
+A path of several converters is one pass over the bytes: each converter's tables are written out for its config, and
+the resulting dictionaries are composed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from mmconvert.configs import Translation
+from mmconvert.registry import Hop
+from mmconvert.releases import Release
+from mmconvert.rows import Index, compose, inverse
+from mmconvert.spec import A, Config, Expansion, Pair, Twin, expand
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The source of one target tensor: its key, the order of the target's rows, and the pair that says so."""
+
+    key: str
+    index: Index | None
+    rule: str
+    pair: Pair
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One converter of a path, with its configs and tables written out."""
+
+    hop: Hop
+    configs: Translation
+    expansion: Expansion
+
+    @property
+    def config_a(self) -> Config:
+        """Side a's config in canonical form: what sizes and advice are read from."""
+        return self.configs.source if self.hop.side == A else self.hop.converter.configs.a.read(self.configs.target)
+
+    def expected(self) -> Mapping[str, Pair]:
+        """Every tensor that the leg's source must hold."""
+        return self.expansion.by_name[self.hop.side]
+
+    def twins_read(self) -> Iterable[Twin]:
+        return (twin for twin in self.expansion.twins if twin.side == self.hop.side)
+
+    def origins(self) -> dict[str, Origin]:
+        """The leg's target tensors, in the order of the tables, twins after the tensor that they repeat."""
+        found: dict[str, Origin] = {}
+        written = {}
+        for twin in self.expansion.twins:
+            if twin.side == self.hop.other and twin.written:
+                written[twin.of] = twin
+        for pair in self.expansion.pairs:
+            index = pair.index
+            if index is not None and self.hop.side != A:
+                index = inverse(index)
+            rule = pair.rule if index is None or self.hop.side == A else f"{pair.rule} (undone)"
+            target = pair.name(self.hop.other)
+            found[target] = Origin(pair.name(self.hop.side), index, rule, pair)
+            if target in written:
+                twin = written[target]
+                found[twin.key] = replace(found[target], rule=f"second copy of {target}: {twin.why}")
+        return found
+
+
+def translate(
+    hops: Iterable[Hop], config: Config, release: Release | None, names: frozenset[str]
+) -> tuple[Leg, ...]:
+    """Take a config along the path and write out every table. Raises InputRefused for what cannot be said."""
+    legs: list[Leg] = []
+    for hop in hops:
+        table = hop.converter.configs
+        configs = table.translate(hop.side, config, release, names)
+        canonical = configs.source if hop.side == A else table.a.read(configs.target)
+        legs.append(Leg(hop, configs, expand(hop.converter.tables, canonical)))
+        config, names = configs.target, frozenset()
+    return tuple(legs)
+
+
+def origins(legs: Iterable[Leg]) -> dict[str, Origin]:
+    """The path's target tensors in terms of its source."""
+    first, *rest = legs
+    through = first.origins()
+    for leg in rest:
+        through = {target: _follow(through[origin.key], origin) for target, origin in leg.origins().items()}
+    return through
+
+
+def _follow(before: Origin, after: Origin) -> Origin:
+    index = compose(before.index, after.index)
+    rules = [origin.rule for origin in (before, after) if origin.rule != "copied"]
+    undone = index is None and before.index is not None
+    return Origin(before.key, index, "copied" if undone else "; ".join(rules) or "copied", before.pair)

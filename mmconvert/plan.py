@@ -1,0 +1,96 @@
+"""A plan: everything that a conversion will do, known before a byte moves.
+
+The planner makes it from headers and configs alone; `execute` carries it out; `verify` compares a folder with it;
+`report` prints it. It holds no open file and reads nothing by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmconvert.containers.layout import FileLayout, Outline
+from mmconvert.dtypes import DType
+from mmconvert.sources import Source, TensorRef
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """One tensor of the target: where it goes, what its bytes are, and where they come from.
+
+    `origin` is the key in the source (`file:key` where it has several files), None for an invented tensor; `rule` says
+    in words what happens on the way ("copied", "rotary rows interleaved, 32 heads", "uniform ±0.0313, seed 7").
+    """
+
+    key: str
+    dtype: DType
+    shape: tuple[int, ...]
+    source: Source
+    origin: str | None
+    rule: str
+
+    @property
+    def outline(self) -> Outline:
+        return Outline(self.key, self.dtype, self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.outline.nbytes
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """One weights file of the target, laid out, with its tensors in the order in which they lie in it."""
+
+    layout: FileLayout
+    tensors: tuple[PlannedTensor, ...]
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Two tensors of the source that must hold the same bytes, because the target has room for only one of them."""
+
+    kept: TensorRef
+    twin: TensorRef
+    why: str
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something that a user must be able to find out later: what was dropped or invented, and why."""
+
+    subject: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole conversion.
+
+    `documents` are the small files that are written whole (configs, indices, carried tokenizers), by their path below
+    the target. `facts` is what the manifest says about the conversion itself (formats, path of edges, options).
+    `sources` are the folders and files that the user named, where nothing may be written; `files` those of them that
+    tensors are read from.
+    """
+
+    out: Path
+    outputs: tuple[OutputFile, ...]
+    documents: Mapping[str, bytes]
+    twins: tuple[Twins, ...] = ()
+    dropped: tuple[Remark, ...] = ()
+    invented: tuple[Remark, ...] = ()
+    carried: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    sources: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
+
+    @property
+    def tensors(self) -> tuple[PlannedTensor, ...]:
+        return tuple(tensor for output in self.outputs for tensor in output.tensors)
+
+    @property
+    def bytes_to_write(self) -> int:
+        return sum(o.layout.size for o in self.outputs) + sum(len(data) for data in self.documents.values())

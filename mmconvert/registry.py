@@ -1,0 +1,114 @@
+"""Which converters there are, and which of them lead from one format to another.
+
+Converters are found through the entry-point group `mmconvert.converters`: each entry point is a callable that gives
+any number of them. The built-in ones come the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+
+from mmconvert.converter import Converter, Format
+from mmconvert.errors import NoConversion
+from mmconvert.releases import Release
+from mmconvert.spec import A, B, Config, Side
+
+GROUP = "mmconvert.converters"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A format of a model; `release` matters to CS only, None means the newest."""
+
+    model: str
+    format: str
+    release: Release | None = None
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.format}" + (f"-{self.release}" if self.release else "")
+
+
+@dataclass(frozen=True)
+class Hop:
+    """One converter on a path, entered from `side`."""
+
+    converter: Converter
+    side: Side
+
+    @property
+    def other(self) -> Side:
+        return B if self.side == A else A
+
+    @property
+    def source(self) -> Format:
+        return self.converter.format(self.side)
+
+    @property
+    def target(self) -> Format:
+        return self.converter.format(self.other)
+
+    def __str__(self) -> str:
+        return f"{self.converter.model}: {self.source.name} -> {self.target.name}"
+
+
+@cache
+def converters() -> tuple[Converter, ...]:
+    """All installed converters, ordered by model and format."""
+    found = [each for point in metadata.entry_points(group=GROUP) for each in point.load()()]
+    return tuple(sorted(found, key=lambda each: (each.model, each.a.name, each.b.name)))
+
+
+def formats() -> Iterator[tuple[Converter, Side]]:
+    """Every side of every converter."""
+    for each in converters():
+        yield each, A
+        yield each, B
+
+
+def path(model: str, source: str, target: str) -> tuple[Hop, ...]:
+    """The shortest way between two formats of a model.
+
+    A format to itself goes out and back by one converter, so that it too is checked against the tables. Raises
+    NoConversion, saying what there is.
+    """
+    hops = [Hop(each, side) for each, side in formats() if each.model == model]
+    frontier: list[tuple[Hop, ...]] = [(hop,) for hop in hops if hop.source.name == source]
+    while frontier:
+        for way in frontier:
+            if way[-1].target.name == target:
+                return way
+        visited = {hop.source.name for way in frontier for hop in way}
+        frontier = [
+            (*way, hop)
+            for way in frontier
+            for hop in hops
+            if hop.source.name == way[-1].target.name and (hop.target.name not in visited or hop.target.name == target)
+        ]
+    raise NoConversion(f"{model}: no way from {source} to {target}; it has {_known(hops)} (`mmconvert list` shows all)")
+
+
+def _known(hops: Iterable[Hop]) -> str:
+    return ", ".join(sorted({str(hop).partition(": ")[2] for hop in hops})) or "no converters"
+
+
+
+
+def release_of(hops: tuple[Hop, ...], wanted: Release | None) -> Release | None:
+    """The release to write: the one asked for, or the newest that the last converter knows; None where side a is written.
+
+    Raises NoConversion for a release that the model does not have.
+    """
+    last = hops[-1]
+    if last.other == A:
+        if wanted is not None:
+            raise NoConversion(f"{last.target.name} has no releases; leave --to-release out")
+        return None
+    known = last.converter.b_releases
+    if wanted is None:
+        return known[-1]
+    if wanted not in known:
+        raise NoConversion(f"{last.converter.model}: CS release {wanted} is not known; {known[0]} to {known[-1]} are")
+    return wanted

@@ -1,0 +1,100 @@
+"""JSON Schemas of the config spaces: what a config may hold, and the class default of what it leaves out.
+
+Configs are often diffs: a field that is absent means the default of its class, which is not the same as null. The
+schemas in `schemas/` hold those defaults, so that tables need none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+JSON = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Schema:
+    """One schema document."""
+
+    name: str
+    document: JSON
+
+    def complete(self, config: Any, path: str = "") -> Any:
+        """The config with class defaults filled in, at every depth. Raises ValueError naming a field that is wrong."""
+        problem = self.problem(config)
+        if problem is not None:
+            where, message = problem
+            inner = ".".join(filter(None, (path, where)))
+            raise ValueError(f"{inner}: {message}" if inner else message)
+        return self._filled(config, self.document)
+
+    def problem(self, config: Any) -> tuple[str, str] | None:
+        """The first thing that the schema holds against a config: (path, message), or None."""
+        from jsonschema import Draft202012Validator
+        from jsonschema.exceptions import best_match
+
+        error = best_match(Draft202012Validator(self.document).iter_errors(config))
+        if error is None:
+            return None
+        return ".".join(map(str, error.absolute_path)), error.message.partition("\n")[0][:200]
+
+    def default(self, path: str) -> Any:
+        """The class default of the field at a path; None where there is none."""
+        return self._at(path).get("default")
+
+    def is_deprecated(self, path: str) -> bool:
+        return bool(self._at(path).get("deprecated"))
+
+    def accepts(self, path: str) -> bool:
+        """Whether the class has a field of this name."""
+        return bool(self._at(path)) and not self.is_deprecated(path)
+
+    def _at(self, path: str) -> JSON:
+        node: JSON = self.document
+        for name in path.split(".") if path else ():
+            node = self._resolve(node)
+            node = node.get("items", {}) if name.isdigit() else node.get("properties", {}).get(name, {})
+        return node
+
+    def _resolve(self, node: JSON) -> JSON:
+        while "$ref" in node:
+            target: Any = self.document
+            for name in node["$ref"].removeprefix("#/").split("/"):
+                target = target[name]
+            node = target
+        return node
+
+    def _filled(self, config: Any, node: JSON) -> Any:
+        node = self._resolve(node)
+        if isinstance(config, list):
+            return [self._filled(item, node.get("items", {})) for item in config]
+        if not isinstance(config, Mapping):
+            return config
+        properties = node.get("properties", {})
+        filled = dict(self._defaults(properties))
+        filled.update({name: self._filled(value, properties.get(name, {})) for name, value in config.items()})
+        return filled
+
+    @staticmethod
+    def _defaults(properties: JSON) -> Iterator[tuple[str, Any]]:
+        for name, node in properties.items():
+            if "default" in node and not node.get("deprecated"):
+                yield name, json.loads(json.dumps(node["default"]))
+
+
+@cache
+def load(*names: str) -> Schema:
+    """The schema of this name from `schemas/`; of several, the properties of the later ones win."""
+    documents = [_document(name) for name in names]
+    merged = {**documents[0], "properties": {key: node for each in documents for key, node in each["properties"].items()}}
+    return Schema("+".join(names), merged)
+
+
+def _document(name: str) -> dict[str, Any]:
+    text = resources.files("mmconvert.schemas").joinpath(f"{name}.json").read_text("utf-8")
+    document: dict[str, Any] = json.loads(text)
+    return document

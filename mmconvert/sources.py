@@ -1,0 +1,180 @@
+"""Where the bytes of a tensor come from.
+
+A `Source` yields the bytes of one tensor, row-major and little-endian, from any position and in any amount. Some lie in
+a file (`FileSpan`), some are made (`Uniform` in `mmconvert.invent`), and some stand in front of another source and
+change what comes out (`Gather` here, `Cast` in `mmconvert.casts`). They compose, so that whatever a conversion does to
+a tensor, the engine does the same thing with it: stream a source to its place, one block at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Protocol
+
+from mmconvert.dtypes import DType
+from mmconvert.errors import InputRefused
+
+# The kernel takes at most this many buffers in one vectored read (IOV_MAX on Linux and macOS).
+MAX_BUFFERS = 1024
+
+
+class Source(Protocol):
+    """The bytes of one tensor."""
+
+    def read_into(self, start: int, buffers: Sequence[memoryview]) -> None:
+        """Fill `buffers`, one after the other, with the tensor's bytes from byte `start` on.
+
+        Raises `InputRefused` where the file behind it ends early or does not hold what its header promised.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """One tensor of a checkpoint, known from headers alone: nothing is read until its source is asked."""
+
+    key: str
+    dtype: DType
+    shape: tuple[int, ...]
+    source: Source
+    file: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+    def read(self) -> bytes:
+        """The whole tensor as bytes; for small tensors and for people at a prompt."""
+        data = bytearray(self.nbytes)
+        self.source.read_into(0, [memoryview(data)])
+        return bytes(data)
+
+
+class OpenFiles:
+    """Read-only descriptors, opened when first asked for and at most `limit` of them kept.
+
+    A checkpoint may have hundreds of shards; a process may have 256 descriptors. Positioned reads share one descriptor
+    between threads, so one that is in use is never closed.
+    """
+
+    def __init__(self, limit: int = 32) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._open: OrderedDict[Path, int] = OrderedDict()
+        self._users: dict[Path, int] = {}
+
+    @contextmanager
+    def descriptor(self, path: Path) -> Iterator[int]:
+        with self._lock:
+            fd = self._open.get(path)
+            if fd is None:
+                try:
+                    fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+                except OSError as error:
+                    raise InputRefused(f"{path}: cannot be read: {error.strerror}") from error
+                self._open[path] = fd
+            self._open.move_to_end(path)
+            self._users[path] = self._users.get(path, 0) + 1
+        try:
+            yield fd
+        finally:
+            with self._lock:
+                self._users[path] -= 1
+                self._close_idle(keep=self._limit)
+
+    def close(self) -> None:
+        """Close every descriptor that nobody is reading from."""
+        with self._lock:
+            self._close_idle(keep=0)
+
+    def _close_idle(self, keep: int) -> None:
+        for path in list(self._open):
+            if len(self._open) <= keep:
+                return
+            if not self._users.get(path):
+                os.close(self._open.pop(path))
+                self._users.pop(path, None)
+
+
+FILES = OpenFiles()
+
+
+@dataclass(frozen=True)
+class FileSpan:
+    """A tensor whose bytes lie in one piece, `length` bytes from `offset` of a file."""
+
+    path: Path
+    offset: int
+    length: int
+
+    def read_into(self, start: int, buffers: Sequence[memoryview]) -> None:
+        with FILES.descriptor(self.path) as fd:
+            position = self.offset + start
+            for at in range(0, len(buffers), MAX_BUFFERS):
+                position = _read_exactly(fd, position, buffers[at : at + MAX_BUFFERS], self.path)
+
+
+def _read_exactly(fd: int, position: int, buffers: Sequence[memoryview], path: Path) -> int:
+    """Fill all of `buffers` from `position` and return the position after them; short reads are taken up again."""
+    pending = list(buffers)
+    while pending:
+        try:
+            got = os.preadv(fd, pending, position) if len(pending) > 1 else os.preadv(fd, pending[:1], position)
+        except OSError as error:
+            raise InputRefused(f"{path}: cannot be read at byte {position}: {error.strerror}") from error
+        if got == 0 and any(len(view) for view in pending):
+            raise InputRefused(f"{path}: ends at byte {position}, before the tensor that its header promises")
+        position += got
+        while pending and got >= len(pending[0]):
+            got -= len(pending.pop(0))
+        if got:
+            pending[0] = pending[0][got:]
+    return position
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Rows of another source in another order: row `t` is row `index[t]` of `inner`, each `row_bytes` long."""
+
+    inner: Source
+    index: Sequence[int]
+    row_bytes: int
+
+    def read_into(self, start: int, buffers: Sequence[memoryview]) -> None:
+        for buffer in buffers:
+            self._fill(start, buffer)
+            start += len(buffer)
+
+    def _fill(self, start: int, buffer: memoryview) -> None:
+        # Each wanted row is a piece (where it lies in the inner source, where it belongs in the buffer). Read in the
+        # order of the inner source, neighbouring pieces are one vectored read: the rows land where they belong at once.
+        pieces = []
+        end = start + len(buffer)
+        for row in range(start // self.row_bytes, -(-end // self.row_bytes)):
+            skipped = max(start - row * self.row_bytes, 0)
+            first = row * self.row_bytes + skipped
+            last = min((row + 1) * self.row_bytes, end)
+            pieces.append((self.index[row] * self.row_bytes + skipped, buffer[first - start : last - start]))
+        pieces.sort(key=lambda piece: piece[0])
+        at = 0
+        while at < len(pieces):
+            run_start = position = pieces[at][0]
+            views = []
+            while at < len(pieces) and pieces[at][0] == position:
+                views.append(pieces[at][1])
+                position += len(pieces[at][1])
+                at += 1
+            self.inner.read_into(run_start, views)
+
+
+def blocks(length: int, size: int) -> Iterator[tuple[int, int]]:
+    """Cut `length` bytes into (start, size) blocks of at most `size` bytes."""
+    for start in range(0, length, size):
+        yield start, min(size, length - start)

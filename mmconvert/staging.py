@@ -1,0 +1,206 @@
+"""A folder that appears at its place whole or not at all, whatever happens on the way.
+
+Everything is written into a staging folder beside the target, `.{name}.mmconvert-staging`, which is renamed into place
+at the end. A folder that is replaced waits as `.{name}.mmconvert-old` until the new one stands. A second run is kept
+away by `.{name}.mmconvert-lock`; the kernel frees it when a run is killed, and the next run clears up what was left.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmconvert.errors import DiskError, OutputRefused
+
+# Room for the manifest, folders and the file system's own bookkeeping.
+MARGIN = 16 << 20
+
+
+@dataclass(frozen=True)
+class Staging:
+    """The folder to write into."""
+
+    path: Path
+
+
+@contextmanager
+def staged(out: Path, *, overwrite: bool, fsync: bool, bytes_needed: int, sources: Sequence[Path]) -> Iterator[Staging]:
+    """Give an empty staging folder; when the block ends without an error, it becomes `out`.
+
+    `bytes_needed` is how much will be written. With `fsync` the folders reach the disk before and after the rename; the
+    files in them are the block's own affair. On any error or interrupt nothing is left, and `out` is what it was.
+
+    Raises `OutputRefused` where `check_target` does or while another run holds the lock, and `DiskError` when there is
+    no room for `bytes_needed` and for every `OSError`, those of the block included.
+    """
+    check_target(out, overwrite, sources)
+    target = out.resolve()
+    with disk_errors(target, bytes_needed), _parents(target), _locked(target):
+        aside = _beside(target, "old")
+        staging = Staging(_beside(target, "staging"))
+        _repair(target)
+        try:
+            check_target(out, overwrite, sources)  # again: another run may have finished, or the repair put `out` back
+            _check_space(target.parent, bytes_needed)
+            staging.path.mkdir()
+            yield staging
+            if fsync:
+                for folder, _, _ in os.walk(staging.path, topdown=False):
+                    sync_folder(Path(folder))
+            check_target(out, overwrite, sources)  # a folder that somebody filled meanwhile is not ours to replace
+            if target.exists():
+                os.rename(target, aside)
+            os.rename(staging.path, target)
+            if fsync:
+                sync_folder(target.parent)
+        finally:
+            # After a success this removes the old folder; after a failure, the new one.
+            with suppress(OSError):
+                _repair(target)
+
+
+def check_target(out: Path, overwrite: bool, sources: Sequence[Path]) -> None:
+    """Refuse a target that must not be written to, before anything is done.
+
+    `sources` are the files and folders that the conversion reads. Raises `OutputRefused` if `out` is a link, a file or
+    a mount point, is or lies inside a source or holds one, or is a folder that is not empty and `overwrite` is not set.
+    """
+    try:
+        if out.is_symlink():
+            raise OutputRefused(f"{out}: is a symbolic link; name the folder itself")
+        target = out.resolve()
+        for source in sources:
+            # A link in a hub cache counts in both places: where it stands and where it leads to.
+            for place in (source.resolve(), source.parent.resolve() / source.name):
+                if target == place or place in target.parents:
+                    raise OutputRefused(f"{out}: lies inside the source {source}; choose a folder outside it")
+                if target in place.parents:
+                    raise OutputRefused(f"{out}: holds the source {source}; choose another folder")
+        if not target.exists():
+            standing = next(folder for folder in target.parents if folder.exists())
+            if not standing.is_dir():
+                raise OutputRefused(f"{out}: cannot be made, because {standing} is not a folder")
+        elif not target.is_dir():
+            raise OutputRefused(f"{out}: exists and is not a folder; a file is never replaced")
+        elif target.is_mount():
+            raise OutputRefused(f"{out}: is a mount point; name a folder below it")
+        elif not overwrite and any(target.iterdir()):
+            raise OutputRefused(f"{out}: exists and is not empty; --overwrite replaces it")
+    except OSError as error:
+        raise OutputRefused(f"{out}: cannot be looked at: {error.strerror}") from error
+
+
+@contextmanager
+def disk_errors(path: Path, needed: int) -> Iterator[None]:
+    """Turn every `OSError` of the block into a `DiskError` that names the place and the bytes needed and free."""
+    try:
+        yield
+    except OSError as error:
+        where = Path(error.filename or path)
+        raise DiskError(f"{where}: {error.strerror or error}; {_room(path, needed)}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` last: a file that is safe on the disk is still lost if its folder does not list it."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def human_bytes(count: int) -> str:
+    """`count` bytes as people read them, in powers of a thousand: "999 B", "13.5 GB"."""
+    if count < 1000:
+        return f"{count} B"
+    size = float(count)
+    for unit in ("kB", "MB", "GB", "TB"):
+        size /= 1000
+        if size < 999.95:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1000:.1f} PB"
+
+
+def _beside(target: Path, what: str) -> Path:
+    return target.with_name(f".{target.name}.mmconvert-{what}")
+
+
+def _repair(target: Path) -> None:
+    """Bring the folder around `target` in order, wherever a run that held the lock may have stopped."""
+    staging, aside = _beside(target, "staging"), _beside(target, "old")
+    if staging.exists():
+        shutil.rmtree(staging)
+    if aside.exists():
+        if target.exists():
+            shutil.rmtree(aside)
+        else:
+            os.rename(aside, target)
+
+
+@contextmanager
+def _parents(target: Path) -> Iterator[None]:
+    """Make the folders that lead to `target`; when the block fails, remove those that were made."""
+    missing = [folder for folder in target.parents if not folder.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in missing:
+            with suppress(OSError):  # it was not made, or somebody else has put something into it
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Hold the lock of `target`, or raise `OutputRefused` at once if another run does."""
+    lock = _beside(target, "lock")
+    fd = _take_lock(lock)
+    while fd is None:
+        fd = _take_lock(lock)
+    try:
+        yield
+    finally:
+        # Removed while it is held: whoever opened it meanwhile will see that it is no longer the file of this name.
+        with suppress(OSError):
+            lock.unlink()
+        os.close(fd)
+
+
+def _take_lock(lock: Path) -> int | None:
+    """A descriptor that holds `lock`; None if the file was replaced between opening and locking it."""
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(fd), os.stat(lock)):
+            return fd
+    except FileNotFoundError:
+        pass
+    except BlockingIOError as error:
+        os.close(fd)
+        raise OutputRefused(f"{lock}: another run is writing here; wait for it to end") from error
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    if needed + MARGIN > _free(folder):
+        raise DiskError(f"{folder}: not enough room; {_room(folder, needed + MARGIN)}")
+
+
+def _free(path: Path) -> int:
+    """The bytes that an ordinary user may still write where `path` is or will be."""
+    stats = os.statvfs(next(place for place in (path, *path.parents) if place.exists()))
+    return stats.f_bavail * stats.f_frsize
+
+
+def _room(path: Path, needed: int) -> str:
+    return f"{human_bytes(needed)} needed, {human_bytes(_free(path))} free"
