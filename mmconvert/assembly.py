@@ -57,7 +57,7 @@ def assemble(checkpoint: Checkpoint, hops: Sequence[Hop], release: Release | Non
     if hops[0].side == "a":
         for substitute in converter.substitutes:
             tensors = _substitute(substitute, tensors, checkpoint, options.take, dropped, twins)
-    tensors = _spelled(tensors, legs[0], hops[0].source.aliases)
+    tensors = spelled(tensors, legs[0], hops[0].source.aliases)
     expected = legs[0].expected()
     twins += _twins(tensors, legs[0])
     tensors = _known(tensors, expected, legs[0], dropped, checkpoint)
@@ -82,10 +82,10 @@ def assemble(checkpoint: Checkpoint, hops: Sequence[Hop], release: Release | Non
 # --- what the source holds, against what its config demands ---------------------------------------------------------
 
 
-def _spelled(tensors: Mapping[str, TensorRef], leg: Leg, aliases: Sequence[tuple[str, str]]) -> dict[str, TensorRef]:
+def spelled(tensors: Mapping[str, TensorRef], leg: Leg, aliases: Sequence[tuple[str, str]]) -> dict[str, TensorRef]:
     """The tensors under the names of the tables, whichever of the format's prefixes they were saved with."""
     known = leg.expected().keys() | {twin.key for twin in leg.twins_read()}
-    spelled: dict[str, TensorRef] = {}
+    renamed: dict[str, TensorRef] = {}
     for key, ref in tensors.items():
         name = key
         if key not in known:
@@ -94,10 +94,10 @@ def _spelled(tensors: Mapping[str, TensorRef], leg: Leg, aliases: Sequence[tuple
                 if key.startswith(found) and (other in known or _is_left_behind(leg, other)):
                     name = other
                     break
-        if name in spelled:
-            raise InputRefused(f"{ref.file}: {key} and {spelled[name].key} are the same tensor under two spellings")
-        spelled[name] = ref
-    return spelled
+        if name in renamed:
+            raise InputRefused(f"{ref.file}: {key} and {renamed[name].key} are the same tensor under two spellings")
+        renamed[name] = ref
+    return renamed
 
 
 def _is_left_behind(leg: Leg, key: str) -> bool:

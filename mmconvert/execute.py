@@ -39,11 +39,13 @@ def execute(
     fsync: bool = True,
     digest: str = "xxh3",
     progress: Progress | None = None,
+    check: Callable[[Path], None] | None = None,
 ) -> dict[str, Any]:
     """Write the target of `plan` and return its manifest; on any failure the target is what it was.
 
     With `fsync`, every file and folder has reached the disk before the target appears. `digest` is one of
-    `mmconvert.digests.NAMES`; `progress` hears of every tensor byte written.
+    `mmconvert.digests.NAMES`; `progress` hears of every tensor byte written. `check` is given the folder once all its
+    tensors are there and before it takes its place; what it raises ends the run.
 
     Raises `InputRefused` if a source ends early, changes meanwhile or has twins that differ, `OutputRefused` if the
     target must not be written to, and `DiskError` if it cannot be.
@@ -63,6 +65,8 @@ def execute(
             for path, stamp in stamps.items():
                 if _stamp(path) != stamp:
                     raise InputRefused(f"{path}: changed while it was read; convert it again")
+            if check is not None:
+                check(staging.path)
             document = manifest.build(plan, run.results, digest)
             run.write_document(manifest.NAME, manifest.render(document))
     finally:

@@ -126,7 +126,7 @@ def _read_exactly(fd: int, position: int, buffers: Sequence[memoryview], path: P
     pending = list(buffers)
     while pending:
         try:
-            got = os.preadv(fd, pending, position) if len(pending) > 1 else os.preadv(fd, pending[:1], position)
+            got = os.preadv(fd, pending, position)
         except OSError as error:
             raise InputRefused(f"{path}: cannot be read at byte {position}: {error.strerror}") from error
         if got == 0 and any(len(view) for view in pending):
@@ -148,7 +148,7 @@ class Gather:
     row_bytes: int
 
     def read_into(self, start: int, buffers: Sequence[memoryview]) -> None:
-        for buffer in buffers:
+        for buffer in filter(len, buffers):
             self._fill(start, buffer)
             start += len(buffer)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmconvert.documents import dump_json, dump_yaml, file_size, parse_json, read_json, read_yaml
@@ -81,6 +81,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting_for_it(tmp_path: Pat
             file_size(path)
 
 
+@settings(deadline=None)
 @given(DOCUMENTS)
 def test_json_reads_back_as_it_was(document: Any) -> None:
     assert parse_json(dump_json(document), "x") == document
@@ -166,6 +167,7 @@ def test_yaml_that_is_not_utf8_or_too_long_is_refused(tmp_path: Path) -> None:
         read_yaml(path, max_bytes=3)
 
 
+@settings(deadline=None)
 @given(DOCUMENTS)
 def test_yaml_reads_back_as_it_was_here_and_in_pyyaml(tmp_path_factory: pytest.TempPathFactory, document: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "document.yaml"

@@ -181,24 +181,24 @@ class Checkpoint:
 
     def _described(self, key: str) -> tuple[str, dict[str, Any]]:
         """What is said of a leaf, and the key that its data stands under, which is another one if it is linked."""
-        described = self._own_description(key)
+        described = self._own_description(key, key)
         if described["__TYPE__"] != "LinkedObject":
             return key, described
         holder = described["key"]
-        described = self._own_description(holder)
+        described = self._own_description(holder, f"{key}, linked to {holder}")
         if described["__TYPE__"] == "LinkedObject":
             raise InputRefused(f"{key}: linked to {holder}, which is a link itself")
         return holder, described
 
-    def _own_description(self, key: str) -> dict[str, Any]:
+    def _own_description(self, key: str, called: str) -> dict[str, Any]:
         text = self._scalar(f"{key}.__metadata__")
         if text is None:
-            raise InputRefused(f"{key}: the file names it but does not have it")
+            raise InputRefused(f"{called}: the file names it but does not have it")
         try:
             described = json.loads(text)[f"{key}.__metadata__"]
             return {"__TYPE__": str(described["__TYPE__"]), **described}
         except (KeyError, RecursionError, TypeError, ValueError) as error:
-            raise InputRefused(f"{key}: its description is damaged: {error!r}") from error
+            raise InputRefused(f"{called}: its description is damaged: {error!r}") from error
 
     def _kind(self, key: str) -> str:
         kind: str = self._described(key)[1]["__TYPE__"]
@@ -231,7 +231,9 @@ class Checkpoint:
         elif kind in PLAIN:
             self._set_aside[key] = "a plain value, not a tensor"
         else:
-            raise InputRefused(f"{key}: a {kind} in the model; it names code or files and is never loaded")
+            raise InputRefused(
+                f"{key}: the model has a {kind} there, which is not read: it may name code or other files"
+            )
 
 
 def _tensor(file: Any, key: str, described: dict[str, Any]) -> dict[str, Any]:

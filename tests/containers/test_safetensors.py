@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch_file
@@ -94,6 +94,7 @@ def test_a_file_without_metadata_has_none() -> None:
     assert frame[8:] == b"{}      "
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=12), st.integers(1, 60))
 def test_shards_keep_to_their_size_and_lose_nothing(sizes: list[int], limit: int) -> None:
     outlines = [Outline(f"t{i}", BY_NAME["uint8"], (size,)) for i, size in enumerate(sizes)]

@@ -1,0 +1,210 @@
+"""The conversions: `convert`, the commands that are names for it, and `plan`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import click
+
+from mmconvert.cli.common import PATH, release, reporting, stacked
+from mmconvert.errors import NoConversion, UsageError
+from mmconvert.options import Options, parse_dtype, parse_init, parse_size
+from mmconvert.report import SCHEMA, Reporter, draw_plan, plan_document
+from mmconvert.staging import human_bytes
+
+
+@dataclass(frozen=True)
+class Named:
+    """A conversion under a name of its own: the formats that it reads, and the one that it writes."""
+
+    name: str
+    reads: tuple[str, ...]
+    writes: str
+    help: str
+
+
+NAMED = (
+    Named("hf-to-cs", ("hf", "llava"), "cs", "A CLIP, LLaMA or Mistral folder, or a tower and a language model, to CS."),
+    Named("llava-to-cs", ("llava",), "cs", "What the LLaVA source repository saved, to CS."),
+    Named("cs-to-hf", ("cs",), "hf", "A CS checkpoint to the folders that transformers loads."),
+    Named("cs-to-llava", ("cs",), "llava", "A CS checkpoint to the folders that the LLaVA source repository loads."),
+)
+
+SOURCE = stacked(
+    click.option("--src", type=PATH, required=True, help="A folder, a file, or a hub cache folder."),
+    click.option("--config", type=PATH, help="The params file of a CS checkpoint, where it lies elsewhere."),
+    click.option("--model", help="The model, where the files do not say."),
+    click.option("--from-release", help="The CS release of the source, where it does not say."),
+    click.option("--vision-tower", type=PATH, help="The folder of the vision tower, where the config's path is wrong."),
+)
+TARGET = stacked(
+    click.option("--to-release", help="The CS release to write (2.10, 2.4, ...)  [default: the newest]"),
+    click.option(
+        "--container", type=click.Choice(["mdl", "safetensors"]), default="mdl", show_default=True, help="For CS targets."
+    ),
+    click.option("--dtype", default="keep", show_default=True, help="keep, fp32, fp16, bf16, or text=bf16,vision=fp32."),
+    click.option("--max-shard-size", default="5GB", show_default=True, help="For safetensors."),
+    click.option("--init", multiple=True, metavar="PART=uniform:SEED", help="Make what is missing: projector, lm_head, ..."),
+    click.option("--tower", type=click.Choice(["text", "image"]), help="Which of two towers to take."),
+    click.option(
+        "--tower-path", default="absolute", show_default=True, help="In LLaVA's config: absolute, relative, or any name."
+    ),
+    click.option("--tokenizer", type=PATH, help="A folder whose tokenizer replaces the source's."),
+    click.option("--params", type=PATH, help="A params file (CS targets) into which the model section is put."),
+    click.option("--overwrite", is_flag=True, help="Replace what stands at --out."),
+)
+RUN = stacked(
+    click.option(
+        "--verify", type=click.Choice(["none", "keys", "bytes"]), default="keys", show_default=True, help="Read back what."
+    ),
+    click.option("--digest", type=click.Choice(["xxh3", "sha256", "none"]), default="xxh3", show_default=True),
+    click.option("--no-fsync", is_flag=True, help="Do not wait for the disk."),
+    click.option("--dry-run", is_flag=True, help="Plan only: print the whole mapping."),
+)
+
+
+def _make_plan(reads: tuple[str, ...] | None, to: str, out: Path | None, given: dict[str, Any]) -> Any:
+    """The plan for what a user typed."""
+    from mmconvert import api
+
+    src: Path = given["src"]
+    hints = api.Hints(
+        config=given["config"],
+        model=given["model"],
+        format=given.get("from_format"),
+        release=release(given["from_release"], "--from-release"),
+        vision_tower=given["vision_tower"],
+    )
+    wanted = release(given["to_release"], "--to-release")
+    if wanted is not None and "-" not in to:
+        to = f"{to}-{wanted}"
+    inits = [parse_init(text) for text in given["init"]]
+    if len({name for name, _ in inits}) != len(inits):
+        raise UsageError("--init names the same part twice")
+    options = Options(
+        container=given["container"],
+        dtype=parse_dtype(given["dtype"]),
+        init=dict(inits),
+        max_shard_size=parse_size(given["max_shard_size"]),
+        take=given["tower"],
+        tower_path=given["tower_path"],
+        tokenizer=given["tokenizer"],
+        params=given["params"],
+    )
+    # A plan alone needs no place to write to.
+    place = out if out is not None else src.absolute().parent / f"{src.absolute().name}-{to}"
+    plan = api.plan(src, place, to, options=options, hints=hints, overwrite=given["overwrite"])
+    source = plan.facts["source"]
+    if reads is not None and source["format"] not in reads:
+        raise NoConversion(
+            f"{src} is {source['model']} in format {source['format']}; this command reads {' and '.join(reads)} "
+            f"(`mmconvert convert --to {to}` takes anything)"
+        )
+    return plan
+
+
+def _show_plan(reporter: Reporter, plan: Any) -> None:
+    for warning in plan.warnings:
+        reporter.warn(warning)
+    reporter.result(plan_document(plan), lambda: draw_plan(plan))
+
+
+def _convert(reporter: Reporter, reads: tuple[str, ...] | None, to: str, out: Path | None, **given: Any) -> None:
+    from mmconvert import api
+
+    if out is None and not given["dry_run"]:
+        raise UsageError("--out is missing: where should the result stand?")
+    plan = _make_plan(reads, to, out, given)
+    if given["dry_run"]:
+        _show_plan(reporter, plan)
+        return
+    for warning in plan.warnings:
+        reporter.warn(warning)
+    reporter.detail(" -> ".join(plan.facts["path"]))
+    started = monotonic()
+    with reporter.progress(plan.out.name) as progress:
+        document = api.run(
+            plan,
+            overwrite=given["overwrite"],
+            fsync=not given["no_fsync"],
+            digest=given["digest"],
+            verify=given["verify"],
+            progress=progress,
+        )
+    seconds = monotonic() - started
+    for subject, count in document.get("overflow", {}).items():
+        reporter.warn(f"{subject}: {count:,} values are too large for the new type and became infinite")
+    summary = {
+        "schema": SCHEMA,
+        "out": str(plan.out),
+        "tensors": len(plan.tensors),
+        "bytes": plan.bytes_to_write,
+        "seconds": round(seconds, 3),
+        "manifest": str(plan.out / "mmconvert.json"),
+        "dropped": len(plan.dropped),
+        "invented": [each.subject for each in plan.invented],
+        "warnings": list(plan.warnings),
+    }
+
+    def draw() -> None:
+        rate = human_bytes(int(plan.bytes_to_write / max(seconds, 1e-6)))
+        print(f"{plan.out}: {len(plan.tensors)} tensors, {human_bytes(plan.bytes_to_write)} in {seconds:.1f} s ({rate}/s)")
+        for each in plan.invented:
+            print(f"  invented: {each.subject}: {each.why}")
+        if plan.dropped:
+            print(f"  dropped: {len(plan.dropped)} tensors, with reasons in {plan.out / 'mmconvert.json'}")
+
+    reporter.result(summary, draw)
+
+
+OUT = click.option("--out", type=PATH, help="The folder to write; it appears when all is done.")
+TO = click.option("--to", required=True, metavar="FORMAT", help="cs, cs-2.10, hf, llava, ...")
+FROM = click.option("--from", "from_format", metavar="FORMAT", help="The source's format, where the files leave it open.")
+
+
+@click.command("convert")
+@SOURCE
+@FROM
+@TO
+@OUT
+@TARGET
+@RUN
+@reporting
+def convert(reporter: Reporter, to: str, out: Path | None, **given: Any) -> None:
+    """Anything to any format that a path leads to."""
+    _convert(reporter, None, to, out, **given)
+
+
+def _named(named: Named) -> click.Command:
+    @click.command(named.name, help=named.help)
+    @SOURCE
+    @OUT
+    @TARGET
+    @RUN
+    @reporting
+    def command(reporter: Reporter, out: Path | None, **given: Any) -> None:
+        _convert(reporter, named.reads, named.writes, out, **given)
+
+    return command
+
+
+@click.command("plan")
+@click.argument("conversion", type=click.Choice([named.name for named in NAMED]), required=False)
+@SOURCE
+@FROM
+@click.option("--to", metavar="FORMAT", help="cs, cs-2.10, hf, llava, ...; or name a CONVERSION.")
+@OUT
+@TARGET
+@reporting
+def plan(reporter: Reporter, conversion: str | None, to: str | None, out: Path | None, **given: Any) -> None:
+    """What a conversion would do, tensor by tensor: any conversion's --dry-run."""
+    named = next((each for each in NAMED if each.name == conversion), None)
+    if (named is None) == (to is None):
+        raise UsageError("plan what? Name a conversion, such as `mmconvert plan hf-to-cs`, or a format with --to")
+    _show_plan(reporter, _make_plan(named.reads if named else None, named.writes if named else str(to), out, given))
+
+
+COMMANDS = (plan, *(_named(named) for named in NAMED), convert)

@@ -1,0 +1,43 @@
+"""`list` and `inspect`: what there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mmconvert.cli.common import PATH, reporting
+from mmconvert.report import Reporter, converters_document, draw_converters, draw_inspection, inspection_document
+
+
+@click.command("list")
+@click.option("--model", help="Only the converters of this model.")
+@reporting
+def list_(reporter: Reporter, model: str | None) -> None:
+    """Every converter: models, formats, releases."""
+    from mmconvert import registry
+    from mmconvert.errors import NoConversion
+
+    found = [each for each in registry.converters() if model in (None, each.model)]
+    if not found:
+        known = sorted({each.model for each in registry.converters()})
+        raise NoConversion(f"no converter for model {model!r}; known: {', '.join(known)}")
+    reporter.result(converters_document(found), lambda: draw_converters(found))
+
+
+@click.command()
+@click.argument("path", type=PATH)
+@click.option("--keys", is_flag=True, help="Every tensor with its shape, dtype and file.")
+@click.option("--config", type=PATH, help="The params file of a CS checkpoint, where it lies elsewhere.")
+@click.option("--model", help="The model, where the files do not say.")
+@reporting
+def inspect(reporter: Reporter, path: Path, keys: bool, **hints: Any) -> None:
+    """What lies at PATH, from headers alone, and what can be done with it."""
+    from mmconvert import api
+
+    found = api.inspect(path, hints=api.Hints(**hints))
+    reporter.result(inspection_document(found, keys), lambda: draw_inspection(found, keys))
+
+
+COMMANDS = (list_, inspect)

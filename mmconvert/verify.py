@@ -1,0 +1,189 @@
+"""Is B what A becomes? Exact comparison of two checkpoints, through the same tables that convert them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mmconvert import manifest, mapping, registry
+from mmconvert.assembly import Assembly, assemble, spelled
+from mmconvert.casts import CASTABLE, Cast, Overflow
+from mmconvert.configs import ABSENT, get
+from mmconvert.containers import open_file
+from mmconvert.documents import read_json
+from mmconvert.errors import MMConvertError, NoConversion, VerificationFailed
+from mmconvert.layouts import Hints, recognise
+from mmconvert.mapping import Leg
+from mmconvert.options import Options
+from mmconvert.plan import Plan, PlannedTensor
+from mmconvert.progress import Progress, Silent
+from mmconvert.registry import Hop
+from mmconvert.scan import has_nonfinite
+from mmconvert.sources import Source, TensorRef, blocks
+
+BLOCK = 1 << 20
+# Enough to see the pattern of what is wrong.
+SHOWN = 20
+
+
+@dataclass
+class Comparison:
+    """What comparing two checkpoints found; they agree where there is no problem."""
+
+    tensors: int = 0
+    nbytes: int = 0
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def compare(
+    a: Path, b: Path, hints_a: Hints = Hints(), hints_b: Hints = Hints(), progress: Progress | None = None
+) -> Comparison:
+    """Compare every tensor of `b` with the mapped tensor of `a`, bit for bit, and the configs field by field.
+
+    Casts and invented tensors are known from b's manifest; without one, b's own element types are taken as wanted.
+    Raises NoConversion if no path leads from a's format to b's, InputRefused where a side is broken in itself.
+    """
+    left, right = recognise(a, hints_a), recognise(b, hints_b)
+    if left.node.model != right.node.model:
+        raise NoConversion(f"{a} is a {left.node.model}, {b} a {right.node.model}: nothing maps one to the other")
+    hops = registry.path(left.node.model, left.node.format, right.node.format)
+    release = registry.release_of(hops, right.node.release)
+    recorded = _recorded(b)
+    options = recorded or Options()
+    assembly = assemble(left, hops, release, replace(options, init={**_everything(hops), **options.init}))
+    back = Hop(hops[-1].converter, hops[-1].other)
+    (leg,) = mapping.translate([back], right.config, right.node.release, frozenset(right.tensors))
+    found = spelled(right.tensors, leg, back.source.aliases)
+    result = Comparison()
+    _compare_configs(assembly.legs[-1], leg, result)
+    _compare_tensors(assembly, found, leg, set(options.init), result, progress or Silent())
+    return result
+
+
+def _recorded(folder: Path) -> Options | None:
+    """The options that a folder was converted with, if it says so."""
+    try:
+        return Options.from_record(read_json(folder / manifest.NAME)["options"])
+    except (MMConvertError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _everything(hops: tuple[Hop, ...]) -> dict[str, int]:
+    """Leave to invent whatever may be missing: what is not in `a` is not compared, but named."""
+    return {name: 0 for table in hops[0].converter.tables for row in table.rows if (name := getattr(row, "init", None))}
+
+
+def _compare_configs(mapped: Leg, found: Leg, result: Comparison) -> None:
+    space = mapped.hop.converter.configs.space(mapped.hop.other)
+    expected, actual = space.read(mapped.configs.target), found.configs.source
+    for rule in mapped.hop.converter.configs.rules:
+        for path in rule.owned(mapped.hop.other):
+            wanted, value = get(expected, path), get(actual, path)
+            if rule.also or wanted == value or (wanted in (None, ABSENT) and value in (None, ABSENT)):
+                continue
+            result.problems.append(f"config: {path} is {value!r}, expected {wanted!r}")
+
+
+def _compare_tensors(
+    assembly: Assembly,
+    found: Mapping[str, TensorRef],
+    leg: Leg,
+    made: set[str],
+    result: Comparison,
+    progress: Progress,
+) -> None:
+    expected = {tensor.key: tensor for tensor in assembly.tensors}
+    for key in found:
+        if key not in expected and leg.expansion.dropped(leg.hop.side, key) is None:
+            if key not in {twin.key for twin in leg.twins_read()}:
+                result.problems.append(f"{key}: only in B")
+    progress.start(sum(tensor.nbytes for tensor in assembly.tensors))
+    broken: list[str] = []
+    try:
+        for key, tensor in expected.items():
+            if tensor.origin is None and leg.expansion.by_name[leg.hop.side][key].init not in made:
+                result.notes.append(f"{key}: not in A, so not compared")
+            elif key in found:
+                broken += _compare_one(tensor, found[key], result, progress)
+            elif not _is_optional(key, leg):
+                result.problems.append(f"{key}: missing in B")
+    finally:
+        progress.finish()
+    if broken:
+        result.notes.append(f"NaN or infinite values in {len(broken)} tensors, equal on both sides: {', '.join(broken[:3])}")
+
+
+def _is_optional(key: str, leg: Leg) -> bool:
+    return any(twin.key == key and twin.optional for twin in leg.twins_read())
+
+
+def _compare_one(tensor: PlannedTensor, found: TensorRef, result: Comparison, progress: Progress) -> Iterator[str]:
+    """Compare one tensor; yields its key if it holds values that are not finite."""
+    if tensor.shape != found.shape:
+        result.problems.append(f"{tensor.key}: shape {list(found.shape)}, expected {list(tensor.shape)}")
+        return
+    source: Source = tensor.source
+    if tensor.dtype != found.dtype:
+        if tensor.dtype not in CASTABLE or found.dtype not in CASTABLE or isinstance(source, Cast):
+            result.problems.append(f"{tensor.key}: {found.dtype}, expected {tensor.dtype}")
+            return
+        source = Cast(source, tensor.dtype, found.dtype, tensor.key, Overflow())
+        if not any(note.startswith("B holds") for note in result.notes):
+            result.notes.append(f"B holds {found.dtype} where A holds {tensor.dtype}; compared after that cast")
+    result.tensors += 1
+    result.nbytes += found.nbytes
+    differing, odd = _stream(source, found, progress)
+    if differing is not None:
+        element = differing // found.dtype.itemsize
+        result.problems.append(f"{tensor.key}: differs from A's {tensor.origin or 'seeded values'} at element {element:,}")
+    elif odd:
+        yield tensor.key
+
+
+def _stream(source: Source, found: TensorRef, progress: Progress) -> tuple[int | None, bool]:
+    """The first byte at which a tensor differs, and whether it holds anything that is not finite."""
+    left, right = memoryview(bytearray(BLOCK)), memoryview(bytearray(BLOCK))
+    odd = False
+    for start, size in blocks(found.nbytes, BLOCK):
+        source.read_into(start, [left[:size]])
+        found.source.read_into(start, [right[:size]])
+        progress.advance(size)
+        if left[:size] != right[:size]:
+            return start + next(at for at in range(size) if left[at] != right[at]), odd
+        odd = odd or has_nonfinite(right[:size], found.dtype)
+    return None, odd
+
+
+def check_written(folder: Path, plan: Plan, level: str) -> None:
+    """Read a folder that has just been written back, before it takes its place.
+
+    `keys` compares every file's header with the plan; `bytes` the tensors too. Raises VerificationFailed.
+    """
+    if level == "none":
+        return
+    for output in plan.outputs:
+        found = _reopen(folder / output.layout.name)
+        for tensor in output.tensors:
+            ref = found.pop(tensor.key, None)
+            if ref is None or (ref.dtype, ref.shape) != (tensor.dtype, tensor.shape):
+                raise VerificationFailed(f"{output.layout.name}: {tensor.key} does not read back as it was planned")
+            if level == "bytes" and _stream(tensor.source, ref, Silent())[0] is not None:
+                raise VerificationFailed(f"{output.layout.name}: {tensor.key} does not read back as it was written")
+        if found:
+            raise VerificationFailed(f"{output.layout.name}: holds {next(iter(found))}, which was not planned")
+
+
+def _reopen(path: Path) -> dict[str, TensorRef]:
+    if path.suffix == ".mdl":
+        from mmconvert.containers import mdl_read
+
+        return dict(mdl_read.read_file(path, path.name).tensors)
+    return dict(open_file(path)[0])
+
+
