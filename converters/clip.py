@@ -8,7 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mmconvert.configs import ABSENT, ANYTHING, ConfigRow, ConfigTable, Space, Values, const, derived, group, ignored, renamed, same
+from mmconvert.configs import (
+    ABSENT,
+    ANYTHING,
+    ConfigRow,
+    ConfigTable,
+    Space,
+    Values,
+    const,
+    derived,
+    group,
+    ignored,
+    renamed,
+    same,
+)
 from mmconvert.converter import Converter, Format
 from mmconvert.releases import Release, span
 from mmconvert.rows import roll_cls
@@ -33,29 +46,28 @@ def sizes(config: Config) -> Sizes:
     }
 
 
-HF_LAYER = "encoder.layers.{i}."
-CS_LAYER = "encoder.transformer_encoder.layers.{i}."
-BOTH = {"bias": True}
-
+LAYER = "encoder.layers.{i}."
+BLOCK = "encoder.transformer_encoder.layers.{i}."
 # fmt: off
 VISION = table(
-    #   Hugging Face                            Cerebras                                            shape      rows
-    key("embeddings.class_embedding",           "embedding_layer.cls_embedding",                    "E"),
-    key("embeddings.position_embedding.weight", "embedding_layer.position_embeddings.weight",       "N E",     roll_cls),
-    key("embeddings.patch_embedding.{p}",       "embedding_layer.linear_proj.{p}",                  "E C P P"),
-    key("pre_layrnorm.{p}",                     "embedding_layer.post_embed_ln.{p}",                "E",       **BOTH),
-    key(HF_LAYER + "layer_norm1.{p}",           CS_LAYER + "norm1.{p}",                             "E",       **BOTH),
-    key(HF_LAYER + "self_attn.q_proj.{p}",      CS_LAYER + "self_attn.proj_q_dense_layer.{p}",      "E E",     **BOTH),
-    key(HF_LAYER + "self_attn.k_proj.{p}",      CS_LAYER + "self_attn.proj_k_dense_layer.{p}",      "E E",     **BOTH),
-    key(HF_LAYER + "self_attn.v_proj.{p}",      CS_LAYER + "self_attn.proj_v_dense_layer.{p}",      "E E",     **BOTH),
-    key(HF_LAYER + "self_attn.out_proj.{p}",    CS_LAYER + "self_attn.proj_output_dense_layer.{p}", "E E",     **BOTH),
-    key(HF_LAYER + "layer_norm2.{p}",           CS_LAYER + "norm2.{p}",                             "E",       **BOTH),
-    key(HF_LAYER + "mlp.fc1.{p}",               CS_LAYER + "ffn.ffn.0.linear_layer.{p}",            "M E",     **BOTH),
-    key(HF_LAYER + "mlp.fc2.{p}",               CS_LAYER + "ffn.ffn.1.linear_layer.{p}",            "E M",     **BOTH),
-    key("post_layernorm.{p}",                   "encoder.transformer_encoder.norm.{p}",             "E",       **BOTH),
+    #   Hugging Face                            Cerebras                                         shape     rows
+    key("embeddings.class_embedding",           "embedding_layer.cls_embedding",                 "E"),
+    key("embeddings.position_embedding.weight", "embedding_layer.position_embeddings.weight",    "N E",    roll_cls),
+    key("embeddings.patch_embedding.{p}",       "embedding_layer.linear_proj.{p}",               "E C P P"),
+    key("pre_layrnorm.{p}",                     "embedding_layer.post_embed_ln.{p}",             "E",      bias=True),
+    key(LAYER + "layer_norm1.{p}",              BLOCK + "norm1.{p}",                             "E",      bias=True),
+    key(LAYER + "self_attn.q_proj.{p}",         BLOCK + "self_attn.proj_q_dense_layer.{p}",      "E E",    bias=True),
+    key(LAYER + "self_attn.k_proj.{p}",         BLOCK + "self_attn.proj_k_dense_layer.{p}",      "E E",    bias=True),
+    key(LAYER + "self_attn.v_proj.{p}",         BLOCK + "self_attn.proj_v_dense_layer.{p}",      "E E",    bias=True),
+    key(LAYER + "self_attn.out_proj.{p}",       BLOCK + "self_attn.proj_output_dense_layer.{p}", "E E",    bias=True),
+    key(LAYER + "layer_norm2.{p}",              BLOCK + "norm2.{p}",                             "E",      bias=True),
+    key(LAYER + "mlp.fc1.{p}",                  BLOCK + "ffn.ffn.0.linear_layer.{p}",            "M E",    bias=True),
+    key(LAYER + "mlp.fc2.{p}",                  BLOCK + "ffn.ffn.1.linear_layer.{p}",            "E M",    bias=True),
+    key("post_layernorm.{p}",                   "encoder.transformer_encoder.norm.{p}",          "E",      bias=True),
     only(HF, "embeddings.position_ids", why="a buffer: the numbers from 0 on"),
     sizes=sizes,
 )
+
 
 CLASSIFIER = table(
     key("visual_projection.weight", "classifier.classifier.ffn.0.linear_layer.weight", "D E", init="classifier"),
@@ -118,7 +130,11 @@ VISION_FIELDS: tuple[ConfigRow, ...] = (
     const(CS, "dropout_rate", 0.0, also=[ANYTHING]),
     derived(HF, "quantization_config", lambda _: ABSENT, also=[None]),
     const(HF, "model_type", "clip_vision_model", also=[None]),
-    ignored(HF, "auto_map", why="names code that the checkpoint would have its reader run; nothing of it is imported or carried"),
+    ignored(
+        HF,
+        "auto_map",
+        why="names code that the checkpoint would have its reader run; nothing of it is imported or carried",
+    ),
     ignored(HF, "_name_or_path", why="a path or name of the machine that saved the file"),
     ignored(
         CS,
@@ -154,7 +170,9 @@ def is_clip(config: Config) -> bool:
 def is_classifier(config: Config) -> bool:
     """Whether a CS model section is a ViT classifier; releases before 2.4 write no name."""
     name = config.get("name")
-    return name == "vision_transformer" or (name is None and "patch_size" in config and "image_model_list" not in config)
+    return name == "vision_transformer" or (
+        name is None and "patch_size" in config and "image_model_list" not in config
+    )
 
 
 def preprocessor(config: Config) -> dict[str, Any]:
@@ -178,7 +196,9 @@ def preprocessor(config: Config) -> dict[str, Any]:
 
 def advice(config: Config, carried: Config) -> Sequence[str]:
     if carried.get("text_config"):
-        return ["the source was a whole CLIPModel: its text half is not part of the vision tower and does not come along"]
+        return [
+            "the source was a whole CLIPModel: its text half is not part of the vision tower and does not come along"
+        ]
     return []
 
 

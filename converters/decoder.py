@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmconvert.configs import ABSENT, ANYTHING, ConfigRow, Fallback, Values, const, derived, group, ignored, renamed, same
+from mmconvert.configs import (
+    ABSENT,
+    ANYTHING,
+    ConfigRow,
+    Fallback,
+    Values,
+    const,
+    derived,
+    group,
+    ignored,
+    renamed,
+    same,
+)
 from mmconvert.rows import rotary
 from mmconvert.spec import A, B, Config, Sizes, key, only, table, twin
 
@@ -36,32 +48,35 @@ def sizes(config: Config) -> Sizes:
     }
 
 
-HF_LAYER = "layers.{i}."
-CS_LAYER = "transformer_decoder.layers.{i}."
+LAYER = "layers.{i}."
+BLOCK = "transformer_decoder.layers.{i}."
+ATTN = BLOCK + "self_attn."
+FFN = BLOCK + "ffn.ffn."
 EMBEDDING = "embedding_layer.word_embeddings.weight"
-QUERY_ROWS = rotary("num_attention_heads", "head_dim")
-KEY_ROWS = rotary("num_key_value_heads", "head_dim")
-QKV = {"bias": "attention_bias"}
-MLP = {"bias": "mlp_bias"}
+Q_ROWS = rotary("num_attention_heads", "head_dim")
+K_ROWS = rotary("num_key_value_heads", "head_dim")
+QKV, MLP = "attention_bias", "mlp_bias"
 
 # fmt: off
 DECODER = table(
-    #   Hugging Face                              Cerebras                                                  shape   rows
-    key("embed_tokens.weight",                    EMBEDDING,                                                "V H"),
-    key(HF_LAYER + "input_layernorm.weight",      CS_LAYER + "norm1.weight",                                "H"),
-    key(HF_LAYER + "self_attn.q_proj.{p}",        CS_LAYER + "self_attn.proj_q_dense_layer.{p}",            "Q H",  QUERY_ROWS, **QKV),
-    key(HF_LAYER + "self_attn.k_proj.{p}",        CS_LAYER + "self_attn.proj_k_dense_layer.{p}",            "K H",  KEY_ROWS, **QKV),
-    key(HF_LAYER + "self_attn.v_proj.{p}",        CS_LAYER + "self_attn.proj_v_dense_layer.{p}",            "K H",  **QKV),
-    key(HF_LAYER + "self_attn.o_proj.{p}",        CS_LAYER + "self_attn.proj_output_dense_layer.{p}",       "H Q",  **QKV),
-    key(HF_LAYER + "post_attention_layernorm.weight", CS_LAYER + "norm3.weight",                            "H"),
-    key(HF_LAYER + "mlp.up_proj.{p}",             CS_LAYER + "ffn.ffn.0.linear_layer.{p}",                  "F H",  **MLP),
-    key(HF_LAYER + "mlp.gate_proj.{p}",           CS_LAYER + "ffn.ffn.0.linear_layer_for_glu.{p}",          "F H",  **MLP),
-    key(HF_LAYER + "mlp.down_proj.{p}",           CS_LAYER + "ffn.ffn.1.linear_layer.{p}",                  "H F",  **MLP),
-    key("norm.weight",                            "transformer_decoder.norm.weight",                        "H"),
+    #   Hugging Face                               Cerebras                              shape  rows
+    key("embed_tokens.weight",                     EMBEDDING,                            "V H"),
+    key(LAYER + "input_layernorm.weight",          BLOCK + "norm1.weight",               "H"),
+    key(LAYER + "self_attn.q_proj.{p}",            ATTN + "proj_q_dense_layer.{p}",      "Q H", Q_ROWS, bias=QKV),
+    key(LAYER + "self_attn.k_proj.{p}",            ATTN + "proj_k_dense_layer.{p}",      "K H", K_ROWS, bias=QKV),
+    key(LAYER + "self_attn.v_proj.{p}",            ATTN + "proj_v_dense_layer.{p}",      "K H", bias=QKV),
+    key(LAYER + "self_attn.o_proj.{p}",            ATTN + "proj_output_dense_layer.{p}", "H Q", bias=QKV),
+    key(LAYER + "post_attention_layernorm.weight", BLOCK + "norm3.weight",               "H"),
+    key(LAYER + "mlp.up_proj.{p}",                 FFN + "0.linear_layer.{p}",           "F H", bias=MLP),
+    key(LAYER + "mlp.gate_proj.{p}",               FFN + "0.linear_layer_for_glu.{p}",   "F H", bias=MLP),
+    key(LAYER + "mlp.down_proj.{p}",               FFN + "1.linear_layer.{p}",           "H F", bias=MLP),
+    key("norm.weight",                             "transformer_decoder.norm.weight",    "H"),
     twin(CS, "ln_f.weight", of="transformer_decoder.norm.weight", why="CS stores the final norm under two names"),
-    only(HF, "layers.{i}.self_attn.rotary_emb.inv_freq", why="a buffer, recomputed from rope_theta"),
+    only(HF, LAYER + "self_attn.rotary_emb.inv_freq", why="a buffer, recomputed from rope_theta"),
     sizes=sizes,
 )
+
+
 
 HEAD = table(
     key("lm_head.weight", "lm_head.weight", "V H", when="untied", init="lm_head"),
@@ -118,7 +133,9 @@ def _attention_bias_to_hf(config: Config) -> Values:
     names = ("use_projection_bias_in_attention", "use_ffn_bias_in_attention")
     projections, output = (config[name] for name in names)
     if projections != output:
-        raise ValueError(f"{names[0]} is {projections} and {names[1]} is {output}: Hugging Face has one attention_bias for both")
+        raise ValueError(
+            f"{names[0]} is {projections} and {names[1]} is {output}: Hugging Face has one attention_bias for both"
+        )
     return {"attention_bias": projections}
 
 
@@ -136,7 +153,9 @@ def _window_to_hf(config: Config) -> Values:
 
 
 FIELDS: tuple[ConfigRow, ...] = (
-    *same("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings", "initializer_range", "rope_theta"),
+    *same(
+        "vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings", "initializer_range", "rope_theta"
+    ),
     renamed("num_attention_heads", "num_heads"),
     renamed("intermediate_size", "filter_size"),
     renamed("rms_norm_eps", "layer_norm_epsilon"),
@@ -151,7 +170,9 @@ FIELDS: tuple[ConfigRow, ...] = (
         _attention_bias_to_hf,
     ),
     renamed("mlp_bias", "use_ffn_bias"),
-    group(["rope_scaling"], ["pos_scaling_factor", "pos_scaling_type", "pos_scaling_extra_args"], rope.to_cs, rope.to_hf),
+    group(
+        ["rope_scaling"], ["pos_scaling_factor", "pos_scaling_type", "pos_scaling_extra_args"], rope.to_cs, rope.to_hf
+    ),
     const(CS, "position_embedding_type", "rotary"),
     const(CS, "norm_type", "rmsnorm"),
     const(CS, "attention_type", "scaled_dot_product"),
@@ -163,7 +184,11 @@ FIELDS: tuple[ConfigRow, ...] = (
     const(CS, "embedding_dropout_rate", 0.0, also=[ANYTHING]),
     derived(HF, "partial_rotary_factor", lambda _: ABSENT, also=[None, 1.0]),
     derived(HF, "quantization_config", lambda _: ABSENT, also=[None]),
-    ignored(HF, "auto_map", why="names code that the checkpoint would have its reader run; nothing of it is imported or carried"),
+    ignored(
+        HF,
+        "auto_map",
+        why="names code that the checkpoint would have its reader run; nothing of it is imported or carried",
+    ),
     ignored(HF, "_name_or_path", why="a path or name of the machine that saved the file"),
     ignored(
         CS,

@@ -47,7 +47,9 @@ def projector_depth(text: Config) -> int:
     if kind == "linear":
         return 1
     if match is None or not int(match[1]):
-        raise ValueError(f"mm_projector_type {kind!r} has no CS counterpart; known: linear, mlp2x_gelu, mlp3x_gelu, ...")
+        raise ValueError(
+            f"mm_projector_type {kind!r} has no CS counterpart; known: linear, mlp2x_gelu, mlp3x_gelu, ..."
+        )
     return int(match[1])
 
 
@@ -65,13 +67,11 @@ def projector_sizes(config: Config) -> Sizes:
     }
 
 
-WEIGHTS = {"bias": True, "init": "projector"}
-
 # fmt: off
 PROJECTOR = table(
-    key("mm_projector.{p}",      "ffn.0.linear_layer.{p}",   "H E", when="linear", **WEIGHTS),
-    key("mm_projector.0.{p}",    "ffn.0.linear_layer.{p}",   "H E", when="mlp",    **WEIGHTS),
-    key("mm_projector.{2j}.{p}", "ffn.{j}.linear_layer.{p}", "H H", **WEIGHTS),
+    key("mm_projector.{p}",      "ffn.0.linear_layer.{p}",   "H E", when="linear", bias=True, init="projector"),
+    key("mm_projector.0.{p}",    "ffn.0.linear_layer.{p}",   "H E", when="mlp",    bias=True, init="projector"),
+    key("mm_projector.{2j}.{p}", "ffn.{j}.linear_layer.{p}", "H H", bias=True, init="projector"),
     sizes=projector_sizes,
 )
 
@@ -82,7 +82,9 @@ NO_CLASSIFIER = table(
 # fmt: on
 
 TABLES = (
-    mount(clip.VISION, part="vision", a=f"{IMAGE}/vision_model.", b="image_model.image_model_list.0.0.", a_config=IMAGE),
+    mount(
+        clip.VISION, part="vision", a=f"{IMAGE}/vision_model.", b="image_model.image_model_list.0.0.", a_config=IMAGE
+    ),
     mount(clip.TEXT_HALF, part="vision", a=f"{IMAGE}/", a_config=IMAGE),
     mount(NO_CLASSIFIER, part="vision", a=f"{IMAGE}/", a_config=IMAGE),
     mount(PROJECTOR, part="projector", a=f"{TEXT}/model.", b="image_model.projection."),
@@ -115,10 +117,9 @@ def _layer_to_hf(config: Config) -> Values:
 
 def _projector_to_cs(config: Config) -> Values:
     image, text = config[IMAGE], config[TEXT]
-    if text["mm_hidden_size"] != image["hidden_size"]:
-        raise ValueError(
-            f"text_model.mm_hidden_size is {text['mm_hidden_size']}, but image_model.hidden_size is {image['hidden_size']}"
-        )
+    width, hidden = text["mm_hidden_size"], image["hidden_size"]
+    if width != hidden:
+        raise ValueError(f"text_model.mm_hidden_size is {width}, but image_model.hidden_size is {hidden}")
     depth = projector_depth(text)
     return {
         "image_model_list.global_image_projection": {
@@ -209,7 +210,10 @@ FIELDS: tuple[ConfigRow, ...] = (
     # A tower trained into the text checkpoint is read from there; exports always put it into the image folder.
     const(HF, f"{TEXT}.unfreeze_mm_vision_tower", False, also=[True]),
     derived(HF, f"{TEXT}.mm_vision_tower", lambda _: ABSENT, also=[ANYTHING]),
-    *(Fallback(f"{TEXT}.{name}", value) for name, value in (("bos_token_id", 1), ("eos_token_id", 2), ("pad_token_id", 0))),
+    *(
+        Fallback(f"{TEXT}.{name}", value)
+        for name, value in (("bos_token_id", 1), ("eos_token_id", 2), ("pad_token_id", 0))
+    ),
     *(
         Fallback(f"{TEXT}.{name}", value)
         for name, value in (
@@ -295,15 +299,17 @@ def _llava_needs(config: Config) -> Mapping[str, str]:
     if config[TEXT]["model_type"] == "llava_mistral":
         return {f"{TEXT}/tokenizer_config.json": "LLaVA loads a Mistral's tokenizer by it; pass --tokenizer DIR"}
     return {
-        f"{TEXT}/tokenizer.model": "LLaVA 1.2 loads no other tokenizer for a LLaMA; pass --tokenizer DIR (a LLaMA 3 has "
-        "none: use it through llava-hf or LLaVA-NeXT)"
+        f"{TEXT}/tokenizer.model": "LLaVA 1.2 loads no other tokenizer for a LLaMA; pass --tokenizer DIR "
+        "(a LLaMA 3 has none: use it through llava-hf or LLaVA-NeXT)"
     }
 
 
 ALIASES = (("image_model/", "image_model/vision_model."),)
 # Beside a LLaVA config, the seed layout keeps the language model's own under this name. It may differ in what the
 # LLaVA config is there to change.
-COMPANIONS = {TEXT: ("config_lmsys.json", frozenset({"max_position_embeddings", "initializer_range", "tie_word_embeddings"}))}
+COMPANIONS = {
+    TEXT: ("config_lmsys.json", frozenset({"max_position_embeddings", "initializer_range", "tie_word_embeddings"}))
+}
 DTYPES = (f"{IMAGE}.torch_dtype", f"{TEXT}.torch_dtype")
 TOWER_IN_TEXT = Substitute(
     prefix=f"{TEXT}/model.vision_tower.vision_tower.",

@@ -103,7 +103,7 @@ def to_hf(config: Config) -> Values:
 
 
 def spell_cs(config: Config) -> dict[str, Any]:
-    """The CS config with its scaling in canonical form: `yarn` in lower case, its defaults left out, no empty extras."""
+    """The CS config with its scaling in canonical form: `yarn` in lower case, no defaults and no empty extras."""
     spelled = dict(config)
     kind = spelled.get("pos_scaling_type")
     if kind == "YaRN":

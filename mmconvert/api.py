@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from mmconvert import manifest, planner, registry
+from mmconvert.assembly import assemble
 from mmconvert.errors import InputRefused
 from mmconvert.execute import execute
-from mmconvert.layouts import Checkpoint, Hints, recognise
+from mmconvert.layouts import NO_HINTS, Checkpoint, Hints, recognise
 from mmconvert.manifest import CheckReport
-from mmconvert.options import Options, Verify
+from mmconvert.options import DEFAULTS, Options, Verify
 from mmconvert.plan import Plan
 from mmconvert.progress import Progress
 from mmconvert.sources import TensorRef
@@ -34,8 +35,8 @@ def plan(
     out: AnyPath,
     to: str,
     *,
-    options: Options = Options(),
-    hints: Hints = Hints(),
+    options: Options = DEFAULTS,
+    hints: Hints = NO_HINTS,
     overwrite: bool = False,
 ) -> Plan:
     """What a conversion of `src` to format `to` (`cs`, `cs-2.4`, `hf`, `llava`) at `out` would do.
@@ -50,8 +51,8 @@ def convert(
     out: AnyPath,
     to: str,
     *,
-    options: Options = Options(),
-    hints: Hints = Hints(),
+    options: Options = DEFAULTS,
+    hints: Hints = NO_HINTS,
     overwrite: bool = False,
     fsync: bool = True,
     digest: str = "xxh3",
@@ -91,8 +92,8 @@ def verify(
     a: AnyPath,
     b: AnyPath | None = None,
     *,
-    hints_a: Hints = Hints(),
-    hints_b: Hints = Hints(),
+    hints_a: Hints = NO_HINTS,
+    hints_b: Hints = NO_HINTS,
     progress: Progress | None = None,
 ) -> Comparison | CheckReport:
     """With `b`: whether it is `a`, converted, bit for bit. Without: whether the folder `a` is what its manifest says.
@@ -104,7 +105,7 @@ def verify(
     return compare(Path(a), Path(b), hints_a, hints_b, progress)
 
 
-def open(path: AnyPath, *, hints: Hints = Hints()) -> Mapping[str, TensorRef]:
+def open(path: AnyPath, *, hints: Hints = NO_HINTS) -> Mapping[str, TensorRef]:
     """The tensors of a checkpoint by name, unread: `mmconvert.open(path)["model.norm.weight"].read()`."""
     return recognise(Path(path), hints).tensors
 
@@ -129,7 +130,7 @@ class Inspection:
     converts_to: Sequence[str] = field(default_factory=list)
 
 
-def inspect(path: AnyPath, *, hints: Hints = Hints()) -> Inspection:
+def inspect(path: AnyPath, *, hints: Hints = NO_HINTS) -> Inspection:
     """What a path holds: its format and how it was known, its tensors and files, and what it can be converted to.
 
     `problem` says what would stop a conversion; the rest is told all the same.
@@ -173,9 +174,7 @@ def _problem(checkpoint: Checkpoint) -> str | None:
     )
     release = hop.converter.b_releases[-1] if hop.side == A else None
     try:
-        planner.assemble(checkpoint, (hop,), release, Options())
+        assemble(checkpoint, (hop,), release, DEFAULTS)
     except InputRefused as error:
         return str(error)
     return None
-
-

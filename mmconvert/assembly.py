@@ -28,7 +28,17 @@ from mmconvert.sources import Gather, Source, TensorRef
 from mmconvert.spec import Expansion, Pair
 
 # Names that quantised checkpoints give to what belongs to a weight; rows cannot be moved without moving these too.
-QUANTISED = ("weight_scale_inv", "weight_scale", "qweight", "qzeros", "scales", "absmax", "quant_map", "quant_state", "g_idx")
+QUANTISED = (
+    "weight_scale_inv",
+    "weight_scale",
+    "qweight",
+    "qzeros",
+    "scales",
+    "absmax",
+    "quant_map",
+    "quant_state",
+    "g_idx",
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,8 @@ def assemble(checkpoint: Checkpoint, hops: Sequence[Hop], release: Release | Non
     legs = mapping.translate(hops, checkpoint.config, release, frozenset(checkpoint.tensors))
     expansion, converter = legs[0].expansion, hops[0].converter
     dropped: list[Remark] = []
-    tensors, twins = dict(checkpoint.tensors), []
+    tensors = dict(checkpoint.tensors)
+    twins: list[Twins] = []
     if hops[0].side == "a":
         for substitute in converter.substitutes:
             tensors = _substitute(substitute, tensors, checkpoint, options.take, dropped, twins)
@@ -135,7 +146,9 @@ def _known(
         elif why is not None:
             dropped.append(Remark(ref.key, why))
         elif key.endswith(QUANTISED):
-            raise InputRefused(f"{ref.file}: {ref.key}: the checkpoint is quantised; convert the weights it was made from")
+            raise InputRefused(
+                f"{ref.file}: {ref.key}: the checkpoint is quantised; convert the weights it was made from"
+            )
         else:
             raise InputRefused(
                 f"{ref.file}: {ref.key}: no tensor of this name belongs to a {checkpoint.node.model} of this config"
@@ -173,7 +186,9 @@ def _check_options(options: Options, expansion: Expansion) -> None:
     names = {pair.init for pair in expansion.pairs if pair.init}
     for name in options.init:
         if name not in names:
-            raise UsageError(f"--init {name}=…: what can be made in this model is {', '.join(sorted(names)) or 'nothing'}")
+            raise UsageError(
+                f"--init {name}=…: what can be made in this model is {', '.join(sorted(names)) or 'nothing'}"
+            )
 
 
 def _substitute(
@@ -189,12 +204,8 @@ def _substitute(
     flagged = get(checkpoint.config, rule.flag) is True
     if not inside:
         if flagged or choice == rule.choices[0]:
-            raise InputRefused(
-                f"{checkpoint.path}: {rule.flag} is true, but no {rule.prefix}* lies in the checkpoint: the trained tower "
-                "is not here"
-                if flagged
-                else f"{checkpoint.path}: {rule.option} {choice}: no {rule.prefix}* lies in the checkpoint"
-            )
+            said = f"{rule.flag} is true" if flagged else f"{rule.option} is {choice}"
+            raise InputRefused(f"{checkpoint.path}: {said}, but the checkpoint holds no {rule.prefix}*")
         return tensors
     rest = {key: ref for key, ref in tensors.items() if key not in inside}
     use_inside = choice == rule.choices[0] or (choice is None and flagged)
@@ -206,7 +217,8 @@ def _substitute(
     for key, ref in inside.items():
         other = rest.get(rule.instead_of + key.removeprefix(rule.prefix))
         if choice is None and other is not None:
-            why = f"{rule.flag} is not set, so both towers must agree; {rule.option} {' or '.join(rule.choices)} says which to take"
+            options = " or ".join(f"{rule.option} {each}" for each in rule.choices)
+            why = f"{rule.flag} is not set, so both must agree; {options} says which to take"
             twins.append(Twins(other, ref, why))
         dropped.append(Remark(key, f"the tower of {rule.instead_of} is used"))
     return rest
@@ -253,5 +265,3 @@ def prevailing(tensors: Iterable[TensorRef | PlannedTensor]) -> DType:
         if ref.dtype.is_float:
             count[ref.dtype] += ref.nbytes
     return count.most_common(1)[0][0] if count else BY_NAME["float32"]
-
-

@@ -107,7 +107,9 @@ def group(a: Sequence[str], b: Sequence[str], forward: Reading, back: Reading) -
     return Rule(tuple(a), tuple(b), forward, back)
 
 
-def derived(side: Side, path: str, value: Reading, also: Sequence[Any] = (), since: Release | None = None) -> Rule:
+def derived(
+    side: Side, path: str, value: Callable[[Config], Any], also: Sequence[Any] = (), since: Release | None = None
+) -> Rule:
     """A field that exists on `side` only and follows from the other side's config."""
 
     def write(config: Config) -> Values:
@@ -245,12 +247,16 @@ class ConfigTable:
                     continue
                 if found is None and back is ABSENT:
                     continue
-                raise ValueError(f"{path} is {found!r}, which cannot be said on the other side (it would become {back!r})")
+                raise ValueError(
+                    f"{path} is {found!r}, which cannot be said on the other side (it would become {back!r})"
+                )
 
     def _account(self, side: Side, config: Config) -> tuple[tuple[Remark, ...], tuple[str, ...]]:
         """What becomes of the fields that no rule owns."""
         owned = {path for rule in self.rules for path in rule.owned(side)}
-        reasons = {path: row.why for row in self.rows if isinstance(row, Ignored) and row.side == side for path in row.paths}
+        reasons = {
+            path: row.why for row in self.rows if isinstance(row, Ignored) and row.side == side for path in row.paths
+        }
         reasons.update({row.path: "" for row in self.rows if isinstance(row, Fallback)} if side == A else {})
         dropped, carried = [], []
         schemas = self.space(side).schemas(config)

@@ -129,7 +129,8 @@ def check_folder(folder: Path, progress: Progress | None = None) -> CheckReport:
     watcher.start(sum(expected.sizes[name] for name in whole))
     try:
         for name in whole:
-            problems += _check_file(folder / name, expected.pieces[name], expected.digest, watcher)
+            damaged = _check_file(folder / name, expected.pieces[name], expected.digest, watcher)
+            problems += [f"{name}: {problem}" for problem in damaged]
     finally:
         watcher.finish()
     return CheckReport(tuple(sorted(problems)), expected.tensors, sum(expected.sizes.values()))
@@ -152,14 +153,15 @@ def _understand(data: bytes) -> _Expected:
     files, documents = document["files"], document["documents"]
     sizes = {name: _count(entry["bytes"]) for name, entry in {**files, **documents}.items()}
     pieces = {name: [_Piece("document", ((0, sizes[name]),), entry["digest"])] for name, entry in documents.items()}
+    tensors: dict[str, list[_Piece]] = {name: [] for name in files}
+    for entry in document["tensors"]:
+        offset, length = _count(entry["offset"]), _count(entry["bytes"])
+        if offset + length > sizes[entry["file"]]:
+            raise ValueError(f"tensor {entry['key']!r} ends behind its file")
+        tensors[entry["file"]].append(_Piece(entry["key"], ((offset, length),), entry["digest"]))
     for name, entry in files.items():
-        tensors = [
-            _Piece(tensor["key"], ((_count(tensor["offset"]), _count(tensor["bytes"])),), tensor["digest"])
-            for tensor in document["tensors"]
-            if tensor["file"] == name
-        ]
-        frame = tuple(_outside((tensor.spans[0] for tensor in tensors), sizes[name]))
-        pieces[name] = [_Piece("header", frame, entry["frame"]), *tensors]
+        frame = tuple(_outside((tensor.spans[0] for tensor in tensors[name]), sizes[name]))
+        pieces[name] = [_Piece("header", frame, entry["frame"]), *tensors[name]]
     return _Expected(digest, sizes, pieces, len(document["tensors"]))
 
 
@@ -196,9 +198,9 @@ def _check_file(path: Path, pieces: Iterable[_Piece], digest: str, watcher: Prog
                         running.update(buffer[: os.preadv(file.fileno(), [buffer[:size]], offset + start)])
                         watcher.advance(size)
                 if running.hexdigest() != piece.digest:
-                    yield f"{path.name}: {piece.name}: is not what was written"
+                    yield f"{piece.name}: is not what was written"
     except OSError as error:
-        yield f"{path.name}: cannot be read: {error.strerror}"
+        yield f"cannot be read: {error.strerror}"
 
 
 def _frame_digest(layout: FileLayout, digest: str) -> str:

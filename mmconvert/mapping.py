@@ -66,9 +66,7 @@ class Leg:
         return found
 
 
-def translate(
-    hops: Iterable[Hop], config: Config, release: Release | None, names: frozenset[str]
-) -> tuple[Leg, ...]:
+def translate(hops: Iterable[Hop], config: Config, release: Release | None, names: frozenset[str]) -> tuple[Leg, ...]:
     """Take a config along the path and write out every table. Raises InputRefused for what cannot be said."""
     legs: list[Leg] = []
     for hop in hops:

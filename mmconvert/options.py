@@ -52,6 +52,9 @@ class Options:
         return Options(dtype=dtype, init=init, take=said.get("tower"))
 
 
+DEFAULTS = Options()
+
+
 def parse_dtype(text: str) -> dict[str, DType]:
     """`keep`, `bf16`, or by part: `text=bf16,vision=fp32`. Raises UsageError."""
     wanted: dict[str, DType] = {}
@@ -59,7 +62,9 @@ def parse_dtype(text: str) -> dict[str, DType]:
         part, _, name = item.rpartition("=")
         if name != "keep":
             if name not in BY_FLAG:
-                raise UsageError(f"--dtype {item!r}: write keep, {', '.join(BY_FLAG)}, or PART=TYPE with commas between")
+                raise UsageError(
+                    f"--dtype {item!r}: write keep, {', '.join(BY_FLAG)}, or PART=TYPE with commas between"
+                )
             wanted[part.strip()] = BY_FLAG[name]
     return wanted
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-
 from pathlib import Path
 from typing import Any
 
 from mmconvert import registry, targets
 from mmconvert.assembly import Assembly, assemble
 from mmconvert.errors import NoConversion
-from mmconvert.layouts import Checkpoint, Hints, recognise
-from mmconvert.options import Options
+from mmconvert.layouts import NO_HINTS, Checkpoint, Hints, recognise
+from mmconvert.options import DEFAULTS, Options
 from mmconvert.plan import Plan
 from mmconvert.registry import Hop
 from mmconvert.releases import Release
@@ -29,7 +28,7 @@ def parse_target(text: str) -> tuple[str, Release | None]:
 
 
 def make_plan(
-    src: Path, out: Path, to: str, *, options: Options = Options(), hints: Hints = Hints(), overwrite: bool = False
+    src: Path, out: Path, to: str, *, options: Options = DEFAULTS, hints: Hints = NO_HINTS, overwrite: bool = False
 ) -> tuple[Plan, Checkpoint]:
     """Plan a conversion of `src` to format `to` at `out`.
 
@@ -58,7 +57,11 @@ def _plan(
     first = assembly.legs[0].configs
     advice = hops[-1].converter.advice(assembly.legs[-1].config_a, checkpoint.original)
     facts: dict[str, Any] = {
-        "source": {"model": checkpoint.node.model, "format": checkpoint.node.format, "release": _text(checkpoint.node.release)},
+        "source": {
+            "model": checkpoint.node.model,
+            "format": checkpoint.node.format,
+            "release": _text(checkpoint.node.release),
+        },
         "target": {"model": hops[-1].converter.model, "format": hops[-1].target.name, "release": _text(release)},
         "path": [str(hop) for hop in hops],
         "options": options.recorded(),
@@ -85,5 +88,3 @@ def _plan(
 
 def _text(release: Release | None) -> str | None:
     return None if release is None else str(release)
-
-

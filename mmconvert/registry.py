@@ -14,7 +14,7 @@ from importlib import metadata
 from mmconvert.converter import Converter, Format
 from mmconvert.errors import NoConversion
 from mmconvert.releases import Release
-from mmconvert.spec import A, B, Config, Side
+from mmconvert.spec import A, B, Side
 
 GROUP = "mmconvert.converters"
 
@@ -92,8 +92,6 @@ def path(model: str, source: str, target: str) -> tuple[Hop, ...]:
 
 def _known(hops: Iterable[Hop]) -> str:
     return ", ".join(sorted({str(hop).partition(": ")[2] for hop in hops})) or "no converters"
-
-
 
 
 def release_of(hops: tuple[Hop, ...], wanted: Release | None) -> Release | None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
@@ -71,7 +70,14 @@ class _Bar:
 
     def __init__(self, what: str, stack: ExitStack):
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
 
         self._what = what
         self._bar = stack.enter_context(
@@ -170,7 +176,8 @@ def inspection_document(found: Inspection, keys: bool) -> dict[str, Any]:
     }
     if keys:
         document["keys"] = {
-            key: {"shape": list(ref.shape), "dtype": ref.dtype.name, "file": ref.file} for key, ref in found.tensors.items()
+            key: {"shape": list(ref.shape), "dtype": ref.dtype.name, "file": ref.file}
+            for key, ref in found.tensors.items()
         }
     return document
 
@@ -215,13 +222,22 @@ def draw_inspection(found: Inspection, keys: bool) -> None:
     if found.problem:
         print(f"  as it stands it would be refused: {found.problem}")
     if keys:
-        rows = [(key, " x ".join(map(str, ref.shape)), ref.dtype, Path(ref.file).name) for key, ref in found.tensors.items()]
+        rows = [
+            (key, " x ".join(map(str, ref.shape)), ref.dtype, Path(ref.file).name) for key, ref in found.tensors.items()
+        ]
         table("", ("tensor", "shape", "dtype", "file"), rows)
 
 
 def draw_plan(plan: Plan) -> None:
     rows = [
-        (tensor.origin or "-", tensor.key, " x ".join(map(str, tensor.shape)), tensor.dtype, output.layout.name, tensor.rule)
+        (
+            tensor.origin or "-",
+            tensor.key,
+            " x ".join(map(str, tensor.shape)),
+            tensor.dtype,
+            output.layout.name,
+            tensor.rule,
+        )
         for output in plan.outputs
         for tensor in output.tensors
     ]

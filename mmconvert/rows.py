@@ -41,10 +41,6 @@ def rotary(heads: str, rotary_dim: str) -> RowRule:
     return RowRule(f"rotary rows interleaved, {{{heads}}} heads", (heads, rotary_dim), rotary_index)
 
 
-# The CLS roll: Hugging Face keeps the class token's position in row 0, CS in the last row.
-roll_cls = RowRule("class-token row moved from first to last", (), lambda rows: roll_index(rows))
-
-
 @lru_cache(maxsize=64)
 def rotary_index(rows: int, heads: int, rotary_dim: int) -> Index:
     head_dim = rows // heads
@@ -56,6 +52,10 @@ def rotary_index(rows: int, heads: int, rotary_dim: int) -> Index:
 @lru_cache(maxsize=64)
 def roll_index(rows: int) -> Index:
     return array("q", [*range(1, rows), 0])
+
+
+# The CLS roll: Hugging Face keeps the class token's position in row 0, CS in the last row.
+roll_cls = RowRule("class-token row moved from first to last", (), roll_index)
 
 
 def inverse(index: Index) -> Index:

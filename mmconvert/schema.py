@@ -90,7 +90,10 @@ class Schema:
 def load(*names: str) -> Schema:
     """The schema of this name from `schemas/`; of several, the properties of the later ones win."""
     documents = [_document(name) for name in names]
-    merged = {**documents[0], "properties": {key: node for each in documents for key, node in each["properties"].items()}}
+    merged = {
+        **documents[0],
+        "properties": {key: node for each in documents for key, node in each["properties"].items()},
+    }
     return Schema("+".join(names), merged)
 
 

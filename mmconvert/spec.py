@@ -158,7 +158,7 @@ class Expansion:
     pairs: tuple[Pair, ...]
     twins: tuple[Twin, ...] = ()
     left_behind: tuple[Only, ...] = ()
-    by_name: Mapping[str, Mapping[str, Pair]] = field(default_factory=dict)
+    by_name: Mapping[Side, Mapping[str, Pair]] = field(default_factory=dict)
 
     def dropped(self, side: Side, name: str) -> str | None:
         """Why a tensor of this name on `side` is left behind; None if it is not."""
@@ -190,7 +190,7 @@ def expand(tables: Sequence[Table], config: Config) -> Expansion:
             elif isinstance(row, Only):
                 prefix = each.a if row.side == A else each.b
                 left_behind.append(replace(row, pattern=prefix + _CAPTURE.sub("*", row.pattern)))
-    by_name = {side: {pair.name(side): pair for pair in pairs} for side in (A, B)}
+    by_name: dict[Side, dict[str, Pair]] = {side: {pair.name(side): pair for pair in pairs} for side in (A, B)}
     return Expansion(tuple(pairs), tuple(twins), tuple(left_behind), by_name)
 
 
@@ -217,7 +217,7 @@ def _pairs(row: Key, each: Table, sizes: Sizes) -> Iterator[tuple[int, Pair]]:
 def _captures(row: Key, sizes: Sizes) -> Iterator[dict[str, Any]]:
     """Every combination of values of the row's captures."""
     names = sorted({name for _, name in _CAPTURE.findall(row.a + row.b)})
-    domains = []
+    domains: list[Sequence[Any]] = []
     for name in names:
         if name == "p":
             has_bias = sizes[row.bias] if isinstance(row.bias, str) else row.bias

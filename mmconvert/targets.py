@@ -12,7 +12,7 @@ from mmconvert.configs import ABSENT, ConfigTable, Fallback, Ignored, get, leave
 from mmconvert.containers.layout import FileLayout
 from mmconvert.documents import dump_json, dump_yaml, read_json, read_yaml
 from mmconvert.errors import UsageError
-from mmconvert.layouts import ASSETS, Checkpoint, model_section
+from mmconvert.layouts import ASSETS, Checkpoint
 from mmconvert.options import Options
 from mmconvert.plan import OutputFile, PlannedTensor
 from mmconvert.registry import Hop
@@ -60,7 +60,11 @@ def _cerebras(
     section = assembly.legs[-1].configs.target
     params = _into_params(section, options.params)
     documents = {"config.yaml": dump_yaml(params)}
-    metadata = {"version": f"{release}.0", "model_name": str(section.get("name", hop.converter.model)), "params": params}
+    metadata = {
+        "version": f"{release}.0",
+        "model_name": str(section.get("name", hop.converter.model)),
+        "params": params,
+    }
     if options.container == "mdl":
         from mmconvert.containers import mdl_write
 
@@ -69,7 +73,9 @@ def _cerebras(
         layouts, index = _safetensors(assembly.tensors, options)
     if index is not None:
         documents["model.safetensors.index.json"] = index
-    forbidden = {path for row in hop.converter.configs.rows if isinstance(row, Ignored) and row.side == A for path in row.paths}
+    forbidden = {
+        path for row in hop.converter.configs.rows if isinstance(row, Ignored) and row.side == A for path in row.paths
+    }
     for name, file in sidecars.items():
         documents[f"{ASSETS}/{name}"] = _without(file, name, forbidden)
     carried = tuple(f"{ASSETS}/{name}" for name in sidecars)

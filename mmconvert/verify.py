@@ -13,9 +13,9 @@ from mmconvert.configs import ABSENT, get
 from mmconvert.containers import open_file
 from mmconvert.documents import read_json
 from mmconvert.errors import MMConvertError, NoConversion, VerificationFailed
-from mmconvert.layouts import Hints, recognise
+from mmconvert.layouts import NO_HINTS, Hints, recognise
 from mmconvert.mapping import Leg
-from mmconvert.options import Options
+from mmconvert.options import DEFAULTS, Options
 from mmconvert.plan import Plan, PlannedTensor
 from mmconvert.progress import Progress, Silent
 from mmconvert.registry import Hop
@@ -42,7 +42,7 @@ class Comparison:
 
 
 def compare(
-    a: Path, b: Path, hints_a: Hints = Hints(), hints_b: Hints = Hints(), progress: Progress | None = None
+    a: Path, b: Path, hints_a: Hints = NO_HINTS, hints_b: Hints = NO_HINTS, progress: Progress | None = None
 ) -> Comparison:
     """Compare every tensor of `b` with the mapped tensor of `a`, bit for bit, and the configs field by field.
 
@@ -55,7 +55,7 @@ def compare(
     hops = registry.path(left.node.model, left.node.format, right.node.format)
     release = registry.release_of(hops, right.node.release)
     recorded = _recorded(b)
-    options = recorded or Options()
+    options = recorded or DEFAULTS
     assembly = assemble(left, hops, release, replace(options, init={**_everything(hops), **options.init}))
     back = Hop(hops[-1].converter, hops[-1].other)
     (leg,) = mapping.translate([back], right.config, right.node.release, frozenset(right.tensors))
@@ -99,10 +99,10 @@ def _compare_tensors(
     progress: Progress,
 ) -> None:
     expected = {tensor.key: tensor for tensor in assembly.tensors}
-    for key in found:
-        if key not in expected and leg.expansion.dropped(leg.hop.side, key) is None:
-            if key not in {twin.key for twin in leg.twins_read()}:
-                result.problems.append(f"{key}: only in B")
+    accounted = expected.keys() | {twin.key for twin in leg.twins_read()}
+    for key in found.keys() - accounted:
+        if leg.expansion.dropped(leg.hop.side, key) is None:
+            result.problems.append(f"{key}: only in B")
     progress.start(sum(tensor.nbytes for tensor in assembly.tensors))
     broken: list[str] = []
     try:
@@ -116,7 +116,9 @@ def _compare_tensors(
     finally:
         progress.finish()
     if broken:
-        result.notes.append(f"NaN or infinite values in {len(broken)} tensors, equal on both sides: {', '.join(broken[:3])}")
+        result.notes.append(
+            f"NaN or infinite values in {len(broken)} tensors, equal on both sides: {', '.join(broken[:3])}"
+        )
 
 
 def _is_optional(key: str, leg: Leg) -> bool:
@@ -141,7 +143,9 @@ def _compare_one(tensor: PlannedTensor, found: TensorRef, result: Comparison, pr
     differing, odd = _stream(source, found, progress)
     if differing is not None:
         element = differing // found.dtype.itemsize
-        result.problems.append(f"{tensor.key}: differs from A's {tensor.origin or 'seeded values'} at element {element:,}")
+        result.problems.append(
+            f"{tensor.key}: differs from A's {tensor.origin or 'seeded values'} at element {element:,}"
+        )
     elif odd:
         yield tensor.key
 
@@ -185,5 +189,3 @@ def _reopen(path: Path) -> dict[str, TensorRef]:
 
         return dict(mdl_read.read_file(path, path.name).tensors)
     return dict(open_file(path)[0])
-
-

@@ -78,7 +78,7 @@ def left_over(plan: Plan) -> set[str]:
 def test_every_byte_arrives_at_its_place(plan: Plan) -> None:
     document = execute(plan, fsync=False)
     data = plan.sources[0].read_bytes()
-    vision = b"header" + bytes(58) + data[:BIG] + bytes(3) + b"middle" + bytes(4) + data[BIG : BIG + 20]
+    vision = b"header" + bytes(58) + data[:BIG] + bytes(6) + b"middle" + bytes(4) + data[BIG : BIG + 20]
     assert (plan.out / "vision/model.mdl").read_bytes() == vision
     assert (plan.out / "text/model.mdl").read_bytes() == b"head" + data[BIG + 20 :]
     assert (plan.out / "empty.mdl").read_bytes() == b"empty"

@@ -27,7 +27,9 @@ class Named:
 
 
 NAMED = (
-    Named("hf-to-cs", ("hf", "llava"), "cs", "A CLIP, LLaMA or Mistral folder, or a tower and a language model, to CS."),
+    Named(
+        "hf-to-cs", ("hf", "llava"), "cs", "A CLIP, LLaMA or Mistral folder, or a tower and a language model, to CS."
+    ),
     Named("llava-to-cs", ("llava",), "cs", "What the LLaVA source repository saved, to CS."),
     Named("cs-to-hf", ("cs",), "hf", "A CS checkpoint to the folders that transformers loads."),
     Named("cs-to-llava", ("cs",), "llava", "A CS checkpoint to the folders that the LLaVA source repository loads."),
@@ -43,14 +45,25 @@ SOURCE = stacked(
 TARGET = stacked(
     click.option("--to-release", help="The CS release to write (2.10, 2.4, ...)  [default: the newest]"),
     click.option(
-        "--container", type=click.Choice(["mdl", "safetensors"]), default="mdl", show_default=True, help="For CS targets."
+        "--container",
+        type=click.Choice(["mdl", "safetensors"]),
+        default="mdl",
+        show_default=True,
+        help="For CS targets.",
     ),
-    click.option("--dtype", default="keep", show_default=True, help="keep, fp32, fp16, bf16, or text=bf16,vision=fp32."),
+    click.option(
+        "--dtype", default="keep", show_default=True, help="keep, fp32, fp16, bf16, or text=bf16,vision=fp32."
+    ),
     click.option("--max-shard-size", default="5GB", show_default=True, help="For safetensors."),
-    click.option("--init", multiple=True, metavar="PART=uniform:SEED", help="Make what is missing: projector, lm_head, ..."),
+    click.option(
+        "--init", multiple=True, metavar="PART=uniform:SEED", help="Make what is missing: projector, lm_head, ..."
+    ),
     click.option("--tower", type=click.Choice(["text", "image"]), help="Which of two towers to take."),
     click.option(
-        "--tower-path", default="absolute", show_default=True, help="In LLaVA's config: absolute, relative, or any name."
+        "--tower-path",
+        default="absolute",
+        show_default=True,
+        help="In LLaVA's config: absolute, relative, or any name.",
     ),
     click.option("--tokenizer", type=PATH, help="A folder whose tokenizer replaces the source's."),
     click.option("--params", type=PATH, help="A params file (CS targets) into which the model section is put."),
@@ -58,7 +71,11 @@ TARGET = stacked(
 )
 RUN = stacked(
     click.option(
-        "--verify", type=click.Choice(["none", "keys", "bytes"]), default="keys", show_default=True, help="Read back what."
+        "--verify",
+        type=click.Choice(["none", "keys", "bytes"]),
+        default="keys",
+        show_default=True,
+        help="Read back what.",
     ),
     click.option("--digest", type=click.Choice(["xxh3", "sha256", "none"]), default="xxh3", show_default=True),
     click.option("--no-fsync", is_flag=True, help="Do not wait for the disk."),
@@ -151,7 +168,9 @@ def _convert(reporter: Reporter, reads: tuple[str, ...] | None, to: str, out: Pa
 
     def draw() -> None:
         rate = human_bytes(int(plan.bytes_to_write / max(seconds, 1e-6)))
-        print(f"{plan.out}: {len(plan.tensors)} tensors, {human_bytes(plan.bytes_to_write)} in {seconds:.1f} s ({rate}/s)")
+        print(
+            f"{plan.out}: {len(plan.tensors)} tensors, {human_bytes(plan.bytes_to_write)} in {seconds:.1f} s ({rate}/s)"
+        )
         for each in plan.invented:
             print(f"  invented: {each.subject}: {each.why}")
         if plan.dropped:
@@ -162,7 +181,9 @@ def _convert(reporter: Reporter, reads: tuple[str, ...] | None, to: str, out: Pa
 
 OUT = click.option("--out", type=PATH, help="The folder to write; it appears when all is done.")
 TO = click.option("--to", required=True, metavar="FORMAT", help="cs, cs-2.10, hf, llava, ...")
-FROM = click.option("--from", "from_format", metavar="FORMAT", help="The source's format, where the files leave it open.")
+FROM = click.option(
+    "--from", "from_format", metavar="FORMAT", help="The source's format, where the files leave it open."
+)
 
 
 @click.command("convert")

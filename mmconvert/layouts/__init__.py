@@ -1,0 +1,35 @@
+"""What is this path? A checkpoint's format, its configs, where its tensors lie, and the files that travel with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmconvert.containers import weight_files
+from mmconvert.errors import UsageError
+from mmconvert.layouts import cerebras, hugging_face
+from mmconvert.layouts.checkpoint import ASSETS, NO_HINTS, Checkpoint, Hints
+from mmconvert.layouts.hugging_face import snapshot
+
+__all__ = ["ASSETS", "NO_HINTS", "Checkpoint", "Hints", "recognise"]
+
+
+def recognise(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
+    """Find out what lies at a path: a folder, a file, or a hub cache folder.
+
+    Raises UsageError if there is nothing, InputRefused if it is nothing that can be converted, with the reason.
+    """
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or folder")
+    path = snapshot(path)
+    if path.is_file():
+        return (
+            cerebras.recognise(path, hints)
+            if cerebras.is_cs_file(path, hints)
+            else hugging_face.single_folder(path.parent, hints, weights=path)
+        )
+    if (path / "config.json").is_file():
+        return hugging_face.single_folder(path, hints)
+    if weight_files(path) or any(path.glob("*.mdl")):
+        return cerebras.recognise(path, hints)
+    hugging_face.refuse_adapters(path)
+    return hugging_face.several_folders(path, hints)

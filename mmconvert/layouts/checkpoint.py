@@ -1,0 +1,63 @@
+"""A checkpoint as it was recognised, and what a user may say to help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmconvert.registry import Node
+from mmconvert.releases import Release
+from mmconvert.sources import TensorRef
+from mmconvert.spec import Config
+
+# Files that a checkpoint needs beside weights and config; they travel byte for byte.
+SIDECARS = (
+    *("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
+    *("chat_template.jinja", "chat_template.json", "LICENSE*", "USE_POLICY*", "Notice*", "NOTICE*"),
+)
+ASSETS = "assets"
+# Larger files are no sidecars, whatever they are called.
+SIDECAR_LIMIT = 64 << 20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint, recognised: nothing but headers and small files has been read.
+
+    `config` is as found (for several parts: by part). Tensors and sidecars are named with their part's name and a
+    slash in front. `original` is the config of the Hugging Face checkpoint that a CS one was made from, if it
+    travelled along.
+    """
+
+    path: Path
+    node: Node
+    known_by: str
+    config: Config
+    tensors: Mapping[str, TensorRef]
+    sidecars: Mapping[str, Path]
+    original: Config
+    folders: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+    set_aside: Mapping[str, str] | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold tensors, each once."""
+        paths = (getattr(ref.source, "path", None) for ref in self.tensors.values())
+        return tuple(dict.fromkeys(path for path in paths if path is not None))
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What a user says about a source that the source may not say itself."""
+
+    config: Path | None = None
+    model: str | None = None
+    format: str | None = None
+    release: Release | None = None
+    vision_tower: Path | None = None
+
+
+NO_HINTS = Hints()

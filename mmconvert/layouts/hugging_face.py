@@ -1,0 +1,187 @@
+"""Folders with a `config.json`: Hugging Face models, hub cache folders, and the two folders of a LLaVA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from mmconvert import registry
+from mmconvert.configs import get
+from mmconvert.containers import open_file, open_folder, weight_files
+from mmconvert.converter import Converter, Format
+from mmconvert.documents import read_json
+from mmconvert.errors import InputRefused, UsageError
+from mmconvert.layouts.checkpoint import SIDECAR_LIMIT, SIDECARS, Checkpoint, Hints
+from mmconvert.registry import Node
+from mmconvert.sources import TensorRef
+from mmconvert.spec import B, Config
+
+
+def snapshot(path: Path) -> Path:
+    """The newest snapshot of a hub cache folder (`models--org--name`); other paths as they are."""
+    snapshots = path / "snapshots"
+    if not snapshots.is_dir():
+        return path
+    reference = path / "refs" / "main"
+    if reference.is_file():
+        named = snapshots / reference.read_text("utf-8").strip()
+        if named.parent == snapshots and named.is_dir():
+            return named
+    found = [each for each in snapshots.iterdir() if each.is_dir()]
+    if len(found) != 1:
+        raise UsageError(f"{path}: holds {len(found)} snapshots and no refs/main; name one of {snapshots}")
+    return found[0]
+
+
+def refuse_adapters(folder: Path) -> None:
+    """Folders that hold a part of a model and name it: say what they are and what to do."""
+    if (folder / "adapter_config.json").is_file():
+        raise InputRefused(f"{folder}: a LoRA adapter; merge it into its base model first, then convert the result")
+    if (folder / "mm_projector.bin").is_file() and not weight_files(folder):
+        raise InputRefused(
+            f"{folder}: only a projector (mm_projector.bin); put it together with its language model in LLaVA first"
+        )
+
+
+def _candidates(hints: Hints, several: bool) -> Iterable[tuple[Converter, Format]]:
+    """Formats that a source may be in, side by side with their converter; the user's hints narrow them."""
+    for converter, side in registry.formats():
+        form = converter.format(side)
+        if side == B or (len(form.parts) > 1) != several:
+            continue
+        if hints.model in (None, converter.model) and hints.format in (None, form.name):
+            yield converter, form
+
+
+def single_folder(folder: Path, hints: Hints, weights: Path | None = None) -> Checkpoint:
+    """A folder with a `config.json`: one model, or the text part of one whose other part lies elsewhere."""
+    refuse_adapters(folder)
+    config = _config(folder)
+    for converter, form in _candidates(hints, several=False):
+        if form.parts[""](config):
+            return _checkpoint(folder, Node(converter.model, form.name), "config.json", form, {"": folder}, weights)
+    for converter, form in _candidates(hints, several=True):
+        if not form.links:
+            continue
+        held = {part for part, known in form.parts.items() if known(config)}
+        wanted = {part for part in form.links.values() if part not in held}
+        if held and wanted | held == set(form.parts):
+            parts = dict.fromkeys(held, folder)
+            parts |= {part: _linked_folder(folder, config, form, part, hints.vision_tower) for part in wanted}
+            return _checkpoint(folder, Node(converter.model, form.name), "config.json", form, parts, weights)
+    kind = config.get("model_type") or config.get("architectures") or "nothing"
+    raise InputRefused(
+        f"{folder / 'config.json'}: model_type {kind!r} is none that is known here (see `mmconvert list`)"
+    )
+
+
+def _linked_folder(folder: Path, config: Config, form: Format, part: str, given: Path | None) -> Path:
+    """The folder of a part that a config field points to: as given, as it says, or beside the folder."""
+    field = next(path for path, target in form.links.items() if target == part)
+    value = get(config, field.partition(".")[2])
+    if given is not None:
+        candidates = [given]
+    elif isinstance(value, str) and value:
+        named = Path(value)
+        candidates = [named] if named.is_absolute() else [folder / named, folder.parent / named]
+        candidates += [folder.parent / named.name, folder.parent / part]
+    else:
+        candidates = [folder.parent / part]
+    for candidate in candidates:
+        if (snapshot(candidate) / "config.json").is_file():
+            return snapshot(candidate)
+    raise InputRefused(
+        f"{folder}: its vision tower ({field.partition('.')[2]} {value!r}) is not found; name its folder with --vision-tower"
+    )
+
+
+def several_folders(path: Path, hints: Hints) -> Checkpoint:
+    """A folder of folders: each is known by its config, whatever it is called."""
+    inside = [snapshot(each) for each in sorted(path.iterdir()) if each.is_dir()] if path.is_dir() else []
+    configs = {each: _config(each) for each in inside if (each / "config.json").is_file()}
+    near_misses = []
+    for converter, form in _candidates(hints, several=True):
+        found = {part: [each for each in configs if known(configs[each])] for part, known in form.parts.items()}
+        if hints.vision_tower is not None:
+            found |= {part: [hints.vision_tower] for part in form.links.values() or ("image_model",) if part in found}
+        if all(len(each) == 1 for each in found.values()):
+            parts = {part: each[0] for part, each in found.items()}
+            return _checkpoint(path, Node(converter.model, form.name), "the configs of its folders", form, parts)
+        if any(found.values()):
+            near_misses += [
+                f"{len(each)} folders for {part}" + (f" ({', '.join(e.name for e in each)})" if each else "")
+                for part, each in found.items()
+                if len(each) != 1
+            ]
+    if near_misses:
+        raise InputRefused(f"{path}: needs one folder of each part, but has {near_misses[0]}")
+    raise InputRefused(f"{path}: no checkpoint is recognised here: no config.json, no .mdl, no folders that hold them")
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise InputRefused(f"{folder / 'config.json'}: holds no mapping")
+    return config
+
+
+def _checkpoint(
+    path: Path, node: Node, known_by: str, form: Format, parts: Mapping[str, Path], weights: Path | None = None
+) -> Checkpoint:
+    tensors: dict[str, TensorRef] = {}
+    sidecars: dict[str, Path] = {}
+    configs: dict[str, Any] = {}
+    notes: list[str] = []
+    for part, folder in parts.items():
+        prefix = f"{part}/" if part else ""
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: no such folder")
+        configs[part], companion_files = _with_companion(folder, form, part, notes)
+        found, warning = open_file(weights) if weights is not None else open_folder(folder)
+        notes += [warning] if warning else []
+        tensors |= {prefix + key: replace(ref, key=prefix + key) for key, ref in found.items()}
+        sidecars |= {prefix + name: file for name, file in _sidecars(folder).items()}
+        sidecars |= {prefix + file.name: file for file in (folder / "config.json", *companion_files)}
+    whole = configs[""] if "" in configs else configs
+    folders = tuple(dict.fromkeys((path, *parts.values())))
+    return Checkpoint(path, node, known_by, whole, tensors, sidecars, whole, folders, tuple(notes))
+
+
+def _with_companion(folder: Path, form: Format, part: str, notes: list[str]) -> tuple[dict[str, Any], list[Path]]:
+    """A part's config, with what a second file beside it adds; the two are checked against each other."""
+    config = _config(folder)
+    if part not in form.companions:
+        return config, []
+    name, may_differ = form.companions[part]
+    file = folder / name
+    if not file.is_file():
+        return config, []
+    other = read_json(file)
+    if not isinstance(other, dict):
+        raise InputRefused(f"{file}: holds no mapping")
+    shared = [path for path in other if path in config and other[path] != config[path]]
+    architecture = {"architectures", "model_type", "transformers_version", "torch_dtype", "dtype", "_name_or_path"}
+    for path in shared:
+        if path.endswith("_token_id") or path in architecture or path in ("use_cache", "pretraining_tp", "max_length"):
+            continue
+        if path not in may_differ:
+            raise InputRefused(
+                f"{folder / 'config.json'}: {path} is {config[path]!r}, but {name} beside it says {other[path]!r}; "
+                "which one describes the weights?"
+            )
+        notes.append(f"{path}: {config[path]!r} of config.json is used, not {other[path]!r} of {name}")
+    filled = {path: value for path, value in other.items() if path not in config and path not in architecture}
+    return {**config, **filled}, [file]
+
+
+def _sidecars(folder: Path) -> dict[str, Path]:
+    return {
+        each.name: each
+        for each in sorted(folder.iterdir())
+        if any(fnmatchcase(each.name, pattern) for pattern in SIDECARS)
+        and each.is_file()
+        and each.stat().st_size <= SIDECAR_LIMIT
+    }
