@@ -164,10 +164,48 @@ def measure(folder: Path, runs: int) -> Iterator[Row]:
     out = folder / "out"
     for journey in JOURNEYS:
         for fsync in (False, True):
-            pairs = [(copy(journey, folder, out, fsync), convert(journey, folder, out, fsync)) for _ in range(runs + 1)]
-            del pairs[0]  # the run that fills the page cache
-            cp, mmconvert = ([seconds for seconds, _ in runs] for runs in zip(*pairs, strict=True))
-            yield Row(journey.name, fsync, cp, mmconvert, max(memory for _, (_, memory) in pairs))
+            cp, ours, memory = [], [], 0
+            for number in range(runs + 1):
+                copied = copy(folder / journey.source, out, fsync)
+                clear(out)
+                converted, peak = convert(journey, folder, out, fsync)
+                clear(out)
+                memory = max(memory, peak)
+                if number:  # the first pair only fills the page cache
+                    cp.append(copied)
+                    ours.append(converted)
+            yield Row(journey.name, fsync, cp, ours, memory)
 
 
-def copy(journey: Journey, folder: Path, out: Path, fsync: bool) -> float:
+def convert(journey: Journey, folder: Path, out: Path, fsync: bool) -> tuple[float, int]:
+    paths = ("--src", str(folder / journey.source), "--out", str(out))
+    return run(MMCONVERT, *journey.arguments, *paths, "--quiet", *(() if fsync else ("--no-fsync",)))
+
+
+def copy(source: Path, out: Path, fsync: bool) -> float:
+    seconds, _ = run("cp", "-r", str(source), str(out))
+    if fsync:
+        seconds += run("sync", "-d", *(str(path) for path in out.rglob("*") if path.is_file()))[0]
+    return seconds
+
+
+def clear(folder: Path) -> None:
+    """Remove a folder and let the disk come to rest, so that no run pays for the one before it."""
+    shutil.rmtree(folder)
+    os.sync()
+
+
+def run(*command: str) -> tuple[float, int]:
+    """Seconds that a process took, and the most memory in bytes that it, or one of its children, had at a time."""
+    quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    started = perf_counter()
+    process = os.posix_spawnp(command[0], command, os.environ, file_actions=quiet)
+    _, status, usage = os.wait4(process, 0)
+    seconds = perf_counter() - started
+    if status:
+        sys.exit(f"failed with {os.waitstatus_to_exitcode(status)}: {' '.join(command)}")
+    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,70 +1,27 @@
 """LLaVA against CS `multimodal_simple` (2.4 and later): a CLIP tower, a projector and a LLaMA or Mistral decoder.
 
-Side a has two parts, `image_model` and `text_model`, with a config each: either as the LLaVA source repository wants
-them (format `llava`), or as folders that transformers loads one by one (format `hf`). Both share every row.
+Side a is `llava_source`'s, in both of its formats; every row serves both.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from mmconvert.configs import (
-    ABSENT,
-    ANYTHING,
-    ConfigRow,
-    ConfigTable,
-    Fallback,
-    Rule,
-    Space,
-    Values,
-    at,
-    const,
-    derived,
-    group,
-    renamed,
-)
-from mmconvert.converter import Converter, Format, Substitute
+from mmconvert.configs import ABSENT, ANYTHING, ConfigRow, ConfigTable, Rule, Space, Values, at, const, group, renamed
+from mmconvert.converter import Converter, Format
 from mmconvert.releases import span
-from mmconvert.schema import Schema, load
-from mmconvert.spec import A, B, Config, Sizes, key, mount, only, table
+from mmconvert.schema import load
+from mmconvert.spec import B, Config, key, mount, table
 
-from . import clip, decoder, rope
-from .llama import is_llama
-from .mistral import is_mistral
+from . import clip, decoder
+from . import llava_source as source
+from .llava_source import IMAGE, TEXT
 
-HF, CS = A, B
-IMAGE, TEXT = "image_model", "text_model"
+CS = B
 ENCODER = "image_model_list.image_models.0.image_encoder"
 FREEZE_TOWER, FREEZE_TEXT = "^image_model.image_model_list", "^text_model"
-
-
-def projector_depth(text: Config) -> int:
-    """The number of linear layers that `mm_projector_type` stands for. Raises ValueError for other kinds."""
-    kind = text["mm_projector_type"]
-    match = re.fullmatch(r"mlp(\d{1,2})x_gelu", str(kind))
-    if kind == "linear":
-        return 1
-    if match is None or not int(match[1]):
-        raise ValueError(
-            f"mm_projector_type {kind!r} has no CS counterpart; known: linear, mlp2x_gelu, mlp3x_gelu, ..."
-        )
-    return int(match[1])
-
-
-def projector_sizes(config: Config) -> Sizes:
-    """E vision hidden, H text hidden; j ranges over the layers after the first."""
-    text = config[TEXT]
-    depth = projector_depth(text)
-    linear = text["mm_projector_type"] == "linear"
-    return {
-        "E": config[IMAGE]["hidden_size"],
-        "H": text["hidden_size"],
-        "j": range(1, depth),
-        "linear": linear,
-        "mlp": not linear,
-    }
 
 
 # fmt: off
@@ -72,21 +29,16 @@ PROJECTOR = table(
     key("mm_projector.{p}",      "ffn.0.linear_layer.{p}",   "H E", when="linear", bias=True, init="projector"),
     key("mm_projector.0.{p}",    "ffn.0.linear_layer.{p}",   "H E", when="mlp",    bias=True, init="projector"),
     key("mm_projector.{2j}.{p}", "ffn.{j}.linear_layer.{p}", "H H", bias=True, init="projector"),
-    sizes=projector_sizes,
+    sizes=source.projector_sizes,
 )
 
-NO_CLASSIFIER = table(
-    only(HF, "visual_projection.weight", why="CLIP's own projection; LLaVA reads the tower's hidden states"),
-    sizes=clip.sizes,
-)
 # fmt: on
 
 TABLES = (
     mount(
         clip.VISION, part="vision", a=f"{IMAGE}/vision_model.", b="image_model.image_model_list.0.0.", a_config=IMAGE
     ),
-    mount(clip.TEXT_HALF, part="vision", a=f"{IMAGE}/", a_config=IMAGE),
-    mount(NO_CLASSIFIER, part="vision", a=f"{IMAGE}/", a_config=IMAGE),
+    *source.LEFT_BEHIND,
     mount(PROJECTOR, part="projector", a=f"{TEXT}/model.", b="image_model.projection."),
     mount(decoder.DECODER, part="text", a=f"{TEXT}/model.", b="text_model.", a_config=TEXT),
     mount(decoder.HEAD, part="text", a=f"{TEXT}/", b="text_model.", a_config=TEXT),
@@ -120,7 +72,7 @@ def _projector_to_cs(config: Config) -> Values:
     width, hidden = text["mm_hidden_size"], image["hidden_size"]
     if width != hidden:
         raise ValueError(f"text_model.mm_hidden_size is {width}, but image_model.hidden_size is {hidden}")
-    depth = projector_depth(text)
+    depth = source.projector_depth(text)
     return {
         "image_model_list.global_image_projection": {
             "name": "FeedForwardNetwork",
@@ -159,10 +111,6 @@ def _freeze_to_hf(config: Config) -> Values:
     return {f"{TEXT}.tune_mm_mlp_adapter": frozen}
 
 
-def _is_windowed(config: Config) -> bool:
-    return config[TEXT].get("attention_sliding_window_length") is not None
-
-
 def _window_to_cs(config: Config) -> Values:
     return {"attention_sliding_window_length": config.get("sliding_window", ABSENT) or ABSENT}
 
@@ -173,14 +121,6 @@ def _window_to_hf(config: Config) -> Values:
 
 # The text part is a Mistral where it has a window, and a LLaMA, which has no field for one, where it has not.
 WINDOW = group(["sliding_window"], ["attention_sliding_window_length"], _window_to_cs, _window_to_hf)
-
-
-def _text_names(llama: tuple[str, str], mistral: tuple[str, str]) -> tuple[Rule, Rule]:
-    """`model_type` and `architectures` of the text part; only a sliding window tells a Mistral from a LLaMA in CS."""
-    return (
-        derived(HF, f"{TEXT}.model_type", lambda cs: (mistral if _is_windowed(cs) else llama)[0], also=[ANYTHING]),
-        derived(HF, f"{TEXT}.architectures", lambda cs: [(mistral if _is_windowed(cs) else llama)[1]], also=[ANYTHING]),
-    )
 
 
 FIELDS: tuple[ConfigRow, ...] = (
@@ -204,75 +144,12 @@ FIELDS: tuple[ConfigRow, ...] = (
     const(CS, "loss_weight", 1.0, also=[ANYTHING]),
     const(CS, f"{ENCODER}.name", "ViTModel", also=["vit"]),
     const(CS, f"{TEXT}.name", "LlamaModel", also=["llama"]),
-    const(HF, f"{IMAGE}.architectures", ["CLIPVisionModel"], also=[ANYTHING]),
-    const(HF, f"{TEXT}.mm_use_im_start_end", False),
-    const(HF, f"{TEXT}.mm_use_im_patch_token", False),
-    # A tower trained into the text checkpoint is read from there; exports always put it into the image folder.
-    const(HF, f"{TEXT}.unfreeze_mm_vision_tower", False, also=[True]),
-    derived(HF, f"{TEXT}.mm_vision_tower", lambda _: ABSENT, also=[ANYTHING]),
-    *(
-        Fallback(f"{TEXT}.{name}", value)
-        for name, value in (("bos_token_id", 1), ("eos_token_id", 2), ("pad_token_id", 0))
-    ),
-    *(
-        Fallback(f"{TEXT}.{name}", value)
-        for name, value in (
-            ("image_aspect_ratio", "pad"),
-            ("freeze_mm_mlp_adapter", False),
-            ("freeze_mm_vision_resampler", False),
-            ("tune_mm_vision_resampler", False),
-            ("use_cache", True),
-            ("use_mm_proj", True),
-        )
-    ),
 )
-
-
-def is_llava_text(config: Config) -> bool:
-    """A LLaVA text config: by its type, or a LLaMA or Mistral that names its tower."""
-    kind = config.get("model_type")
-    return kind in ("llava", "llava_llama", "llava_mistral") and "text_config" not in config
-
-
-def is_plain_text(config: Config) -> bool:
-    return is_llama(config) or is_mistral(config)
 
 
 def is_mmsimple(config: Config) -> bool:
     models = config.get("image_model_list")
     return isinstance(models, Mapping) and "text_model" in config
-
-
-def _is_mistral_text(text: Config) -> bool:
-    return text.get("model_type") in ("mistral", "llava_mistral")
-
-
-def _hf_schemas(config: Config) -> Mapping[str, Schema]:
-    decoder_defaults = "hf-mistral" if _is_mistral_text(config[TEXT]) else "hf-llama"
-    return {IMAGE: load("hf-clip"), TEXT: load("llava", decoder_defaults)}
-
-
-_PROJECTOR_KEY = re.compile(rf"{TEXT}/model\.mm_projector\.(?:(\d+)\.)?weight")
-
-
-def _spell_hf(config: Config, names: frozenset[str]) -> dict[str, Any]:
-    """Both configs in canonical form.
-
-    A plain LLaMA or Mistral says nothing of the tower; it is given what every LLaVA 1.5 has, with as many projector
-    layers as there are tensors for.
-    """
-    text = decoder.spell_hf(config[TEXT], mistral=_is_mistral_text(config[TEXT]))
-    image = clip.spell_hf(config[IMAGE])
-    text.setdefault("mm_hidden_size", image.get("hidden_size", 768))
-    # A loader takes the absence of this for true and adds a random row; the checkpoint itself has none.
-    text.setdefault("mm_use_im_patch_token", False)
-    if is_plain_text(config[TEXT]) and "mm_projector_type" not in text:
-        layers = [match[1] for match in map(_PROJECTOR_KEY.fullmatch, names) if match]
-        depth = len(layers) or 2
-        text["mm_projector_type"] = "linear" if layers == [None] else f"mlp{depth}x_gelu"
-        text.setdefault("mm_vision_select_layer", -2)
-        text.setdefault("mm_vision_select_feature", "patch")
-    return {IMAGE: image, TEXT: text}
 
 
 def _spell_cs(config: Config, names: frozenset[str]) -> dict[str, Any]:
@@ -282,42 +159,6 @@ def _spell_cs(config: Config, names: frozenset[str]) -> dict[str, Any]:
     return spelled
 
 
-def advice(config: Config, carried: Config) -> Sequence[str]:
-    return [*clip.advice(config[IMAGE], carried.get(IMAGE) or {}), *rope.advice(config[TEXT], {})]
-
-
-def _documents(config: Config) -> Mapping[str, Any]:
-    return {f"{IMAGE}/preprocessor_config.json": clip.preprocessor(config[IMAGE])}
-
-
-def _llava_folders(config: Config) -> Mapping[str, str]:
-    mistral = config[TEXT]["model_type"] == "llava_mistral"
-    return {IMAGE: "image_model", TEXT: "text_model_llava_mistral" if mistral else "text_model_llava"}
-
-
-def _llava_needs(config: Config) -> Mapping[str, str]:
-    if config[TEXT]["model_type"] == "llava_mistral":
-        return {f"{TEXT}/tokenizer_config.json": "LLaVA loads a Mistral's tokenizer by it; pass --tokenizer DIR"}
-    return {
-        f"{TEXT}/tokenizer.model": "LLaVA 1.2 loads no other tokenizer for a LLaMA; pass --tokenizer DIR "
-        "(a LLaMA 3 has none: use it through llava-hf or LLaVA-NeXT)"
-    }
-
-
-ALIASES = (("image_model/", "image_model/vision_model."),)
-# Beside a LLaVA config, the seed layout keeps the language model's own under this name. It may differ in what the
-# LLaVA config is there to change.
-COMPANIONS = {
-    TEXT: ("config_lmsys.json", frozenset({"max_position_embeddings", "initializer_range", "tie_word_embeddings"}))
-}
-DTYPES = (f"{IMAGE}.torch_dtype", f"{TEXT}.torch_dtype")
-TOWER_IN_TEXT = Substitute(
-    prefix=f"{TEXT}/model.vision_tower.vision_tower.",
-    instead_of=f"{IMAGE}/",
-    flag=f"{TEXT}.unfreeze_mm_vision_tower",
-    option="--tower",
-    choices=("text", "image"),
-)
 CEREBRAS = Format("cs", parts={"": is_mmsimple}, aliases=(("model.", ""),))
 
 
@@ -328,46 +169,22 @@ def _converter(a: Format, names: tuple[Rule, Rule], note: str) -> Converter:
         b=CEREBRAS,
         tables=TABLES,
         configs=ConfigTable(
-            rows=(*FIELDS, *names),
-            a=Space(_hf_schemas, _spell_hf),
+            rows=(*FIELDS, *source.FIELDS, *names),
+            a=source.SPACE,
             b=Space(lambda _: {"": load("cs-mmsimple-2.4")}, _spell_cs),
         ),
         b_releases=span("2.4", "2.10"),
         note=note,
-        advice=advice,
-        substitutes=(TOWER_IN_TEXT,),
+        advice=source.advice,
+        substitutes=(source.TOWER_IN_TEXT,),
     )
 
 
 CONVERTERS = (
     _converter(
-        Format(
-            "hf",
-            parts={IMAGE: clip.is_clip, TEXT: is_plain_text},
-            folders=lambda _: {IMAGE: "image_model", TEXT: "text_model"},
-            aliases=ALIASES,
-            dtype_fields=DTYPES,
-            companions=COMPANIONS,
-            documents=_documents,
-            tokenizer=(TEXT, f"{TEXT}.vocab_size"),
-        ),
-        _text_names(("llama", "LlamaForCausalLM"), ("mistral", "MistralForCausalLM")),
+        source.COMPONENTS,
+        source.COMPONENT_NAMES,
         "a CLIP tower and a LLaMA, Vicuna or Mistral as two folders, with or without a projector",
     ),
-    _converter(
-        Format(
-            "llava",
-            parts={IMAGE: clip.is_clip, TEXT: is_llava_text},
-            folders=_llava_folders,
-            aliases=ALIASES,
-            links={f"{TEXT}.mm_vision_tower": IMAGE},
-            needs=_llava_needs,
-            dtype_fields=DTYPES,
-            companions=COMPANIONS,
-            documents=_documents,
-            tokenizer=(TEXT, f"{TEXT}.vocab_size"),
-        ),
-        _text_names(("llava_llama", "LlavaLlamaForCausalLM"), ("llava_mistral", "LlavaMistralForCausalLM")),
-        "LLaVA 1.5 as the LLaVA source repository saves and loads it",
-    ),
+    _converter(source.LLAVA, source.LLAVA_NAMES, "LLaVA 1.5 as the LLaVA source repository saves and loads it"),
 )

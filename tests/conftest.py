@@ -114,7 +114,7 @@ def clip_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def save(folder: Path, config: dict[str, Any], tensors: Tensors, container: str = "safetensors", shards: int = 1) -> Path:
+def save(folder: Path, config: dict[str, Any], tensors: Tensors, container: str, shards: int) -> Path:
     """A checkpoint in the files that transformers writes: `container` is safetensors or bin."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
@@ -185,7 +185,7 @@ def make_clip() -> Make:
         config = {**CLIP, **config}
         tensors = random_tensors(clip_shapes(config), seed, dtype)
         edit(tensors)
-        save(folder, config, tensors)
+        save(folder, config, tensors, "safetensors", 1)
         (folder / "preprocessor_config.json").write_text('{"image_processor_type": "CLIPImageProcessor"}')
         return folder
 

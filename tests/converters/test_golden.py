@@ -13,9 +13,9 @@ from mmconvert import Options
 from mmconvert.releases import Release
 
 if TYPE_CHECKING:
-    from tests.conftest import Facts, Reader, Workshop
+    from tests.converters.conftest import Facts, Reader, Workshop
 
-CASES = Path(__file__).parent / "golden/cases"
+CASES = Path(__file__).parents[1] / "golden/cases"
 TO_CS = sorted(path.stem for path in CASES.glob("*__hf_to_cs-*.json"))
 TO_HF = sorted(path.stem for path in CASES.glob("*_to_hf.json"))
 # The container changes no tensor; these few show it.

@@ -1,0 +1,205 @@
+"""LLaVA as the source repository knows it: two folders, one with CLIP's tower, one with the projector and the decoder.
+
+This is side a of every CS model that joins the two. It has two formats: `llava`, what the LLaVA source repository saves
+and loads, and `hf`, the same two folders as transformers loads them one by one, with or without a projector.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmconvert.configs import ABSENT, ANYTHING, ConfigRow, Fallback, Rule, Space, const, derived
+from mmconvert.converter import Format, Substitute
+from mmconvert.schema import Schema, load
+from mmconvert.spec import A, Config, Sizes, mount, only, table
+
+from . import clip, decoder, rope
+from .llama import is_llama
+from .mistral import is_mistral
+
+HF = A
+IMAGE, TEXT = "image_model", "text_model"
+
+
+def is_llava_text(config: Config) -> bool:
+    """A LLaVA text config, by its type; llava-hf says `llava` too, but keeps its parts in one config."""
+    kind = config.get("model_type")
+    return kind in ("llava", "llava_llama", "llava_mistral") and "text_config" not in config
+
+
+def is_plain_text(config: Config) -> bool:
+    return is_llama(config) or is_mistral(config)
+
+
+def projector_depth(text: Config) -> int:
+    """The number of linear layers that `mm_projector_type` stands for. Raises ValueError for other kinds."""
+    kind = text["mm_projector_type"]
+    match = re.fullmatch(r"mlp(\d{1,2})x_gelu", str(kind))
+    if kind == "linear":
+        return 1
+    if match is None or not int(match[1]):
+        raise ValueError(
+            f"mm_projector_type {kind!r} has no CS counterpart; known: linear, mlp2x_gelu, mlp3x_gelu, ..."
+        )
+    return int(match[1])
+
+
+def projector_sizes(config: Config) -> Sizes:
+    """E vision hidden, H text hidden; j ranges over the layers after the first."""
+    text = config[TEXT]
+    depth = projector_depth(text)
+    linear = text["mm_projector_type"] == "linear"
+    return {
+        "E": config[IMAGE]["hidden_size"],
+        "H": text["hidden_size"],
+        "j": range(1, depth),
+        "linear": linear,
+        "mlp": not linear,
+    }
+
+
+# fmt: off
+NO_CLASSIFIER = table(
+    only(HF, "visual_projection.weight", why="CLIP's own projection; LLaVA reads the tower's hidden states"),
+    sizes=clip.sizes,
+)
+# fmt: on
+
+# What a CLIP folder may hold beside its tower.
+LEFT_BEHIND = (
+    mount(clip.TEXT_HALF, part="vision", a=f"{IMAGE}/", a_config=IMAGE),
+    mount(NO_CLASSIFIER, part="vision", a=f"{IMAGE}/", a_config=IMAGE),
+)
+
+
+FIELDS: tuple[ConfigRow, ...] = (
+    const(HF, f"{IMAGE}.architectures", ["CLIPVisionModel"], also=[ANYTHING]),
+    const(HF, f"{TEXT}.mm_use_im_start_end", False),
+    const(HF, f"{TEXT}.mm_use_im_patch_token", False),
+    # A tower trained into the text checkpoint is read from there; exports always put it into the image folder.
+    const(HF, f"{TEXT}.unfreeze_mm_vision_tower", False, also=[True]),
+    derived(HF, f"{TEXT}.mm_vision_tower", lambda _: ABSENT, also=[ANYTHING]),
+    Fallback(f"{TEXT}.bos_token_id", 1),
+    Fallback(f"{TEXT}.eos_token_id", 2),
+    Fallback(f"{TEXT}.pad_token_id", 0),
+    Fallback(f"{TEXT}.image_aspect_ratio", "pad"),
+    Fallback(f"{TEXT}.freeze_mm_mlp_adapter", False),
+    Fallback(f"{TEXT}.freeze_mm_vision_resampler", False),
+    Fallback(f"{TEXT}.tune_mm_vision_resampler", False),
+    Fallback(f"{TEXT}.use_cache", True),
+    Fallback(f"{TEXT}.use_mm_proj", True),
+)
+
+
+def _is_windowed(config: Config) -> bool:
+    return config[TEXT].get("attention_sliding_window_length") is not None
+
+
+def _text_names(llama: tuple[str, str], mistral: tuple[str, str]) -> tuple[Rule, Rule]:
+    """`model_type` and `architectures` of the text part; only a sliding window tells a Mistral from a LLaMA in CS."""
+    return (
+        derived(HF, f"{TEXT}.model_type", lambda cs: (mistral if _is_windowed(cs) else llama)[0], also=[ANYTHING]),
+        derived(HF, f"{TEXT}.architectures", lambda cs: [(mistral if _is_windowed(cs) else llama)[1]], also=[ANYTHING]),
+    )
+
+
+def _is_mistral_text(text: Config) -> bool:
+    return text.get("model_type") in ("mistral", "llava_mistral")
+
+
+def _schemas(config: Config) -> Mapping[str, Schema]:
+    decoder_defaults = "hf-mistral" if _is_mistral_text(config[TEXT]) else "hf-llama"
+    return {IMAGE: load("hf-clip"), TEXT: load("llava", decoder_defaults)}
+
+
+_PROJECTOR_KEY = re.compile(rf"{TEXT}/model\.mm_projector\.(?:(\d+)\.)?weight")
+
+
+def _spell(config: Config, names: frozenset[str]) -> dict[str, Any]:
+    """Both configs in canonical form.
+
+    A plain LLaMA or Mistral says nothing of the tower; it is given what every LLaVA 1.5 has, with as many projector
+    layers as there are tensors for.
+    """
+    text = decoder.spell_hf(config[TEXT], mistral=_is_mistral_text(config[TEXT]))
+    image = clip.spell_hf(config[IMAGE])
+    text.setdefault("mm_hidden_size", image.get("hidden_size", 768))
+    # A loader takes the absence of this for true and adds a random row; the checkpoint itself has none.
+    text.setdefault("mm_use_im_patch_token", False)
+    if is_plain_text(config[TEXT]) and "mm_projector_type" not in text:
+        layers = [match[1] for match in map(_PROJECTOR_KEY.fullmatch, names) if match]
+        depth = len(layers) or 2
+        text["mm_projector_type"] = "linear" if layers == [None] else f"mlp{depth}x_gelu"
+        text.setdefault("mm_vision_select_layer", -2)
+        text.setdefault("mm_vision_select_feature", "patch")
+    return {IMAGE: image, TEXT: text}
+
+
+SPACE = Space(_schemas, _spell)
+
+
+def advice(config: Config, carried: Config) -> Sequence[str]:
+    return [*clip.advice(config[IMAGE], carried.get(IMAGE) or {}), *rope.advice(config[TEXT], {})]
+
+
+def _documents(config: Config) -> Mapping[str, Any]:
+    return {f"{IMAGE}/preprocessor_config.json": clip.preprocessor(config[IMAGE])}
+
+
+def _llava_folders(config: Config) -> Mapping[str, str]:
+    mistral = config[TEXT]["model_type"] == "llava_mistral"
+    return {IMAGE: "image_model", TEXT: "text_model_llava_mistral" if mistral else "text_model_llava"}
+
+
+def _llava_needs(config: Config) -> Mapping[str, str]:
+    if config[TEXT]["model_type"] == "llava_mistral":
+        return {f"{TEXT}/tokenizer_config.json": "LLaVA loads a Mistral's tokenizer by it; pass --tokenizer DIR"}
+    return {
+        f"{TEXT}/tokenizer.model": "LLaVA 1.2 loads no other tokenizer for a LLaMA; pass --tokenizer DIR "
+        "(a LLaMA 3 has none: use it through llava-hf or LLaVA-NeXT)"
+    }
+
+
+ALIASES = (("image_model/", "image_model/vision_model."),)
+# Beside a LLaVA config, the seed layout keeps the language model's own under this name. It may differ in what the
+# LLaVA config is there to change.
+COMPANIONS = {
+    TEXT: ("config_lmsys.json", frozenset({"max_position_embeddings", "initializer_range", "tie_word_embeddings"}))
+}
+DTYPES = (f"{IMAGE}.torch_dtype", f"{TEXT}.torch_dtype")
+TOKENIZER = (TEXT, f"{TEXT}.vocab_size")
+TOWER_IN_TEXT = Substitute(
+    prefix=f"{TEXT}/model.vision_tower.vision_tower.",
+    instead_of=f"{IMAGE}/",
+    flag=f"{TEXT}.unfreeze_mm_vision_tower",
+    option="--tower",
+    choices=("text", "image"),
+)
+
+COMPONENTS = Format(
+    "hf",
+    parts={IMAGE: clip.is_clip, TEXT: is_plain_text},
+    folders=lambda _: {IMAGE: "image_model", TEXT: "text_model"},
+    aliases=ALIASES,
+    dtype_fields=DTYPES,
+    companions=COMPANIONS,
+    documents=_documents,
+    tokenizer=TOKENIZER,
+)
+COMPONENT_NAMES = _text_names(("llama", "LlamaForCausalLM"), ("mistral", "MistralForCausalLM"))
+
+LLAVA = Format(
+    "llava",
+    parts={IMAGE: clip.is_clip, TEXT: is_llava_text},
+    folders=_llava_folders,
+    aliases=ALIASES,
+    links={f"{TEXT}.mm_vision_tower": IMAGE},
+    dtype_fields=DTYPES,
+    companions=COMPANIONS,
+    documents=_documents,
+    tokenizer=TOKENIZER,
+    needs=_llava_needs,
+)
+LLAVA_NAMES = _text_names(("llava_llama", "LlavaLlamaForCausalLM"), ("llava_mistral", "LlavaMistralForCausalLM"))
