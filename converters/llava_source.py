@@ -201,5 +201,6 @@ LLAVA = Format(
     documents=_documents,
     tokenizer=TOKENIZER,
     needs=_llava_needs,
+    casts_to_float16=True,
 )
 LLAVA_NAMES = _text_names(("llava_llama", "LlavaLlamaForCausalLM"), ("llava_mistral", "LlavaMistralForCausalLM"))

@@ -38,12 +38,14 @@ def plan(
     options: Options = DEFAULTS,
     hints: Hints = NO_HINTS,
     overwrite: bool = False,
+    reads: Sequence[str] | None = None,
 ) -> Plan:
     """What a conversion of `src` to format `to` (`cs`, `cs-2.4`, `hf`, `llava`) at `out` would do.
 
-    Reads headers and small files only. Everything that can be refused without reading tensors is refused here.
+    Reads headers and small files only. Everything that can be refused without reading tensors is refused here; so is
+    a source in none of the formats `reads`, where they are given.
     """
-    return planner.make_plan(Path(src), Path(out), to, options=options, hints=hints, overwrite=overwrite)[0]
+    return planner.make_plan(Path(src), Path(out), to, options=options, hints=hints, overwrite=overwrite, reads=reads)
 
 
 def convert(
@@ -119,6 +121,7 @@ class Inspection:
     format: str
     release: str | None
     known_by: str
+    release_from: str
     parameters: int
     nbytes: int
     dtypes: Mapping[str, int]
@@ -146,13 +149,14 @@ def inspect(path: AnyPath, *, hints: Hints = NO_HINTS) -> Inspection:
         model=node.model,
         format=node.format,
         release=str(node.release) if node.release else None,
-        known_by=checkpoint.known_by,
+        known_by=checkpoint.config_from,
+        release_from=checkpoint.release_from,
         parameters=sum(prod(ref.shape) for ref in checkpoint.tensors.values()),
         nbytes=sum(ref.nbytes for ref in checkpoint.tensors.values()),
         dtypes=dict(sorted(dtypes.items())),
         tensors=checkpoint.tensors,
         sidecars=sorted(checkpoint.sidecars),
-        set_aside=checkpoint.set_aside or {},
+        set_aside=checkpoint.set_aside,
         notes=checkpoint.notes,
         problem=_problem(checkpoint),
         converts_to=targets,

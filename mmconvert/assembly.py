@@ -60,7 +60,8 @@ def assemble(checkpoint: Checkpoint, hops: Sequence[Hop], release: Release | Non
     Raises InputRefused where the source's tensors are not what its config demands, naming the key, what was expected
     and what was found; UsageError for options that do not fit.
     """
-    legs = mapping.translate(hops, checkpoint.config, release, frozenset(checkpoint.tensors))
+    names = frozenset(checkpoint.tensors)
+    legs = mapping.translate(hops, checkpoint.config, release, names, checkpoint.config_from)
     expansion, converter = legs[0].expansion, hops[0].converter
     dropped: list[Remark] = []
     tensors = dict(checkpoint.tensors)
@@ -83,10 +84,10 @@ def assemble(checkpoint: Checkpoint, hops: Sequence[Hop], release: Release | Non
         parts[target] = pair.part
         if origin.key in missing:
             planned.append(_invented(target, pair, origin, options, default_dtype))
-            invented.append(Remark(target, f"missing from the source; {planned[-1].rule}"))
+            invented.append(Remark(target, f"missing from the source; --init {pair.init} {planned[-1].rule}"))
         else:
             planned.append(_planned(target, tensors[origin.key], origin, options, overflow))
-    set_aside = [Remark(key, why) for key, why in (checkpoint.set_aside or {}).items()]
+    set_aside = [Remark(key, why) for key, why in checkpoint.set_aside.items()]
     return Assembly(legs, tuple(planned), tuple(twins), (*dropped, *set_aside), tuple(invented), parts, overflow)
 
 
@@ -106,9 +107,14 @@ def spelled(tensors: Mapping[str, TensorRef], leg: Leg, aliases: Sequence[tuple[
                     name = other
                     break
         if name in renamed:
-            raise InputRefused(f"{ref.file}: {key} and {renamed[name].key} are the same tensor under two spellings")
+            raise InputRefused(f"{_file(ref)}: {key} and {renamed[name].key} are the same tensor under two spellings")
         renamed[name] = ref
     return renamed
+
+
+def _file(ref: TensorRef) -> str:
+    """The file to name to a user."""
+    return str(getattr(ref.source, "path", ref.file))
 
 
 def _is_left_behind(leg: Leg, key: str) -> bool:
@@ -147,11 +153,11 @@ def _known(
             dropped.append(Remark(ref.key, why))
         elif key.endswith(QUANTISED):
             raise InputRefused(
-                f"{ref.file}: {ref.key}: the checkpoint is quantised; convert the weights it was made from"
+                f"{_file(ref)}: {ref.key}: the checkpoint is quantised; convert the weights it was made from"
             )
         else:
             raise InputRefused(
-                f"{ref.file}: {ref.key}: no tensor of this name belongs to a {checkpoint.node.model} of this config"
+                f"{_file(ref)}: {ref.key}: no tensor of this name belongs to a {checkpoint.node.model} of this config"
             )
     return known
 
@@ -163,6 +169,12 @@ def _missing(
     missing = {key: pair for key, pair in expected.items() if key not in tensors}
     for key, pair in missing.items():
         if pair.init in options.init:
+            kept = [other for other, each in expected.items() if each.init == pair.init and other in tensors]
+            if kept:
+                raise InputRefused(
+                    f"{checkpoint.path}: {key} is missing, but {kept[0]} is there: --init {pair.init} makes the whole, "
+                    "never a part"
+                )
             continue
         shape = " x ".join(map(str, pair.shape))
         others = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -175,7 +187,7 @@ def _check_shapes(tensors: Mapping[str, TensorRef], expected: Mapping[str, Pair]
     for key, ref in tensors.items():
         if ref.shape != expected[key].shape:
             wanted, found = (" x ".join(map(str, shape)) or "a scalar" for shape in (expected[key].shape, ref.shape))
-            raise InputRefused(f"{ref.file}: {ref.key} is {found}, but the config demands {wanted}")
+            raise InputRefused(f"{_file(ref)}: {ref.key} is {found}, but the config demands {wanted}")
 
 
 def _check_options(options: Options, expansion: Expansion) -> None:
@@ -235,7 +247,7 @@ def _planned(target: str, ref: TensorRef, origin: Origin, options: Options, over
     dtype = _wanted(origin.pair, options, ref.dtype)
     if dtype != ref.dtype:
         if ref.dtype not in CASTABLE:
-            raise InputRefused(f"{ref.file}: {ref.key} is {ref.dtype}, which cannot be cast to {dtype}")
+            raise InputRefused(f"{_file(ref)}: {ref.key} is {ref.dtype}, which cannot be cast to {dtype}")
         source = Cast(source, ref.dtype, dtype, target, overflow)
         rule = f"{rule}; cast from {ref.dtype}"
     return PlannedTensor(target, dtype, ref.shape, source, ref.key, rule)

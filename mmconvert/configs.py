@@ -210,11 +210,17 @@ class ConfigTable:
         return self.a if side == A else self.b
 
     def translate(
-        self, side: Side, config: Config, release: Release | None = None, names: frozenset[str] = frozenset()
+        self,
+        side: Side,
+        config: Config,
+        release: Release | None = None,
+        names: frozenset[str] = frozenset(),
+        where: str = "config",
     ) -> Translation:
         """Take a config of `side` to the other one.
 
-        `release` is side b's. Raises InputRefused, naming the field, for what is invalid or has no counterpart.
+        `release` is side b's; `names` are the checkpoint's tensors. Raises InputRefused, naming the file (`where`) and
+        the field, for what is invalid or has no counterpart.
         """
         other = B if side == A else A
         try:
@@ -225,7 +231,7 @@ class ConfigTable:
             self._check_round_trip(side, source, again, release)
             dropped, carried = self._account(side, self.space(side).spell(config, names))
         except ValueError as error:
-            raise InputRefused(f"config: {error}") from error
+            raise InputRefused(f"{where}: {error}") from error
         return Translation(source, target, dropped, carried)
 
     def _apply(self, side: Side, source: Config, release: Release | None) -> Config:

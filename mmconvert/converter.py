@@ -27,7 +27,8 @@ class Format:
     own, fill in what it lacks, and must agree with it except in the fields listed.
     `documents` are small files that a complete export needs, made from the config where none travelled along.
     `tokenizer` names the part that the tokenizer belongs to and the config field with the vocabulary's rows; `needs`
-    lists files without which readers of this format fail, with what to do.
+    lists files without which readers of this format fail, with what to do. `casts_to_float16` is true where its readers
+    do that to every weight.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Format:
     companions: Mapping[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
     documents: Callable[[Config], Mapping[str, Any]] = lambda config: {}
     tokenizer: tuple[str, str] | None = None
+    casts_to_float16: bool = False
     needs: Callable[[Config], Mapping[str, str]] = lambda config: {}
 
 

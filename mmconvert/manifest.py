@@ -34,7 +34,7 @@ class CheckReport:
 
     problems: tuple[str, ...]
     tensors: int
-    bytes: int
+    nbytes: int
 
 
 @dataclass(frozen=True)

@@ -66,12 +66,14 @@ class Leg:
         return found
 
 
-def translate(hops: Iterable[Hop], config: Config, release: Release | None, names: frozenset[str]) -> tuple[Leg, ...]:
+def translate(
+    hops: Iterable[Hop], config: Config, release: Release | None, names: frozenset[str], where: str
+) -> tuple[Leg, ...]:
     """Take a config along the path and write out every table. Raises InputRefused for what cannot be said."""
     legs: list[Leg] = []
     for hop in hops:
         table = hop.converter.configs
-        configs = table.translate(hop.side, config, release, names)
+        configs = table.translate(hop.side, config, release, names, where)
         canonical = configs.source if hop.side == A else table.a.read(configs.target)
         legs.append(Leg(hop, configs, expand(hop.converter.tables, canonical)))
         config, names = configs.target, frozenset()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmconvert.casts import Overflow
 from mmconvert.containers.layout import FileLayout, Outline
 from mmconvert.dtypes import DType
 from mmconvert.sources import Source, TensorRef
@@ -71,8 +72,8 @@ class Plan:
 
     `documents` are the small files that are written whole (configs, indices, carried tokenizers), by their path below
     the target. `facts` is what the manifest says about the conversion itself (formats, path of edges, options).
-    `sources` are the folders and files that the user named, where nothing may be written; `files` those of them that
-    tensors are read from.
+    `tallies` count values while the bytes move, by what is odd about them. `sources` are the folders and files that the
+    user named, where nothing may be written; `files` those that tensors are read from.
     """
 
     out: Path
@@ -84,6 +85,7 @@ class Plan:
     carried: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    tallies: Mapping[str, Overflow] = field(default_factory=dict)
     sources: tuple[Path, ...] = ()
     files: tuple[Path, ...] = ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +29,32 @@ def parse_target(text: str) -> tuple[str, Release | None]:
 
 
 def make_plan(
-    src: Path, out: Path, to: str, *, options: Options = DEFAULTS, hints: Hints = NO_HINTS, overwrite: bool = False
-) -> tuple[Plan, Checkpoint]:
-    """Plan a conversion of `src` to format `to` at `out`.
+    src: Path,
+    out: Path,
+    to: str,
+    *,
+    options: Options = DEFAULTS,
+    hints: Hints = NO_HINTS,
+    overwrite: bool = False,
+    reads: Sequence[str] | None = None,
+) -> Plan:
+    """Plan a conversion of `src`, which must be in one of the formats `reads` where they are given, to format `to`.
 
     Raises what the kind of trouble asks for: UsageError, InputRefused, NoConversion, OutputRefused.
     """
-    checkpoint = recognise(src, hints)
     form, wanted = parse_target(to)
+    checkpoint = recognise(src, hints)
+    if reads is not None and checkpoint.node.format not in reads:
+        raise NoConversion(
+            f"{src} is a {checkpoint.node.model} in format {checkpoint.node.format}, and this command reads "
+            f"{' and '.join(reads)}; `mmconvert convert --to {to}` takes anything"
+        )
     hops = registry.path(checkpoint.node.model, checkpoint.node.format, form)
     release = registry.release_of(hops, wanted)
     check_target(out, overwrite, [src, *checkpoint.folders])
     assembly = assemble(checkpoint, hops, release, options)
     target = targets.lay_out(assembly, hops[-1], release, out, checkpoint, options)
-    return _plan(src, out, checkpoint, hops, release, options, assembly, target), checkpoint
+    return _plan(src, out, checkpoint, hops, release, options, assembly, target)
 
 
 def _plan(
@@ -70,7 +83,13 @@ def _plan(
             "dropped": [{"field": each.subject, "why": each.why} for each in first.dropped],
         },
     }
-    warnings = (*checkpoint.notes, *advice, *target.warnings)
+    unused = [name for name in options.init if not any(f"--init {name} " in each.why for each in assembly.invented)]
+    warnings = (
+        *checkpoint.notes,
+        *advice,
+        *target.warnings,
+        *(f"--init {name}: nothing was missing, the source's own is used" for name in unused),
+    )
     return Plan(
         out=out,
         outputs=target.outputs,
@@ -81,6 +100,7 @@ def _plan(
         carried=target.carried,
         warnings=tuple(dict.fromkeys(warnings)),
         facts=facts,
+        tallies={"overflow": assembly.overflow, "beyond_float16": target.beyond_float16},
         sources=(src, *checkpoint.folders),
         files=checkpoint.files,
     )

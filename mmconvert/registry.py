@@ -95,7 +95,7 @@ def _known(hops: Iterable[Hop]) -> str:
 
 
 def release_of(hops: tuple[Hop, ...], wanted: Release | None) -> Release | None:
-    """The release to write: the one asked for, or the newest that the last converter knows; None where side a is written.
+    """The release to write: the one asked for, or the newest known; None where side a is written, which has none.
 
     Raises NoConversion for a release that the model does not have.
     """

@@ -164,6 +164,7 @@ def inspection_document(found: Inspection, keys: bool) -> dict[str, Any]:
         "format": found.format,
         "release": found.release,
         "known_by": found.known_by,
+        "release_from": found.release_from,
         "tensors": len(found.tensors),
         "parameters": found.parameters,
         "bytes": found.nbytes,
@@ -208,8 +209,8 @@ def draw_converters(converters: Iterable[Converter]) -> None:
 
 
 def draw_inspection(found: Inspection, keys: bool) -> None:
-    release = f" {found.release}" if found.release else ""
-    print(f"{found.path}: {found.model}, format {found.format}{release} (known by {found.known_by})")
+    release = f" {found.release} (by {found.release_from})" if found.release else ""
+    print(f"{found.path}: {found.model}, format {found.format}{release}, known by {found.known_by}")
     dtypes = ", ".join(f"{count} {name}" for name, count in found.dtypes.items())
     print(f"  {found.parameters:,} parameters in {len(found.tensors)} tensors ({dtypes}), {human_bytes(found.nbytes)}")
     if found.sidecars:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mmconvert import tokenizers
 from mmconvert.assembly import Assembly, prevailing
+from mmconvert.casts import Overflow
 from mmconvert.configs import ABSENT, ConfigTable, Fallback, Ignored, get, leaves, put
 from mmconvert.containers.layout import FileLayout
 from mmconvert.documents import dump_json, dump_yaml, read_json, read_yaml
@@ -17,6 +19,7 @@ from mmconvert.options import Options
 from mmconvert.plan import OutputFile, PlannedTensor
 from mmconvert.registry import Hop
 from mmconvert.releases import Release
+from mmconvert.scan import WIDER_THAN_FLOAT16, Float16Watch
 from mmconvert.spec import A, Config
 
 # Config files of the source; they travel to CS and stay behind on the way back, where a new one is written.
@@ -33,13 +36,14 @@ class Target:
     carried: tuple[str, ...]
     config: Config
     warnings: tuple[str, ...] = ()
+    beyond_float16: Overflow = field(default_factory=Overflow)
 
 
 def lay_out(
     assembly: Assembly, hop: Hop, release: Release | None, out: Path, checkpoint: Checkpoint, options: Options
 ) -> Target:
     """Lay the target of a path's last hop out. `out` is where it will stand, for configs that name their own place."""
-    sidecars, warnings = _sidecars(checkpoint, hop, options)
+    sidecars, warnings = _sidecars(assembly, checkpoint, hop, options)
     if hop.other == A:
         return _hugging_face(assembly, hop, out, checkpoint, options, sidecars, warnings)
     return _cerebras(assembly, hop, release, options, sidecars, warnings, checkpoint)
@@ -122,9 +126,12 @@ def _hugging_face(
     folders = form.folders(config)
     outputs: list[OutputFile] = []
     documents: dict[str, bytes] = {}
+    beyond = Overflow()
     for part in form.parts:
         inside = f"{part}/" if part else ""
         tensors = [replace(t, key=t.key.removeprefix(inside)) for t in assembly.tensors if t.key.startswith(inside)]
+        if form.casts_to_float16:
+            tensors = [_watched(tensor, beyond) for tensor in tensors]
         field = f"{part}.torch_dtype" if part else "torch_dtype"
         if field in form.dtype_fields:
             config = put(config, field, prevailing(tensors).name)
@@ -156,7 +163,13 @@ def _hugging_face(
             warnings.append(f"{_placed(folders, part, base)} is missing: {why}")
     if not checkpoint.original and any(isinstance(row, Fallback) for row in table.rows):
         warnings.append("no original config travelled with the source: token ids and the like are LLaMA's usual ones")
-    return Target(tuple(outputs), documents, tuple(carried), config, tuple(warnings))
+    return Target(tuple(outputs), documents, tuple(carried), config, tuple(warnings), beyond)
+
+
+def _watched(tensor: PlannedTensor, beyond: Overflow) -> PlannedTensor:
+    if tensor.dtype not in WIDER_THAN_FLOAT16:
+        return tensor
+    return replace(tensor, source=Float16Watch(tensor.source, tensor.dtype, tensor.key, beyond))
 
 
 def _placed(folders: Mapping[str, str], part: str, name: str) -> str:
@@ -208,7 +221,9 @@ def _outputs(layouts: Iterable[FileLayout], tensors: Sequence[PlannedTensor]) ->
     return tuple(OutputFile(layout, tuple(by_key[key] for key in layout.slots)) for layout in layouts)
 
 
-def _sidecars(checkpoint: Checkpoint, hop: Hop, options: Options) -> tuple[dict[str, Path], list[str]]:
+def _sidecars(
+    assembly: Assembly, checkpoint: Checkpoint, hop: Hop, options: Options
+) -> tuple[dict[str, Path], list[str]]:
     """The files that travel, with the user's tokenizer in place of the source's, and what is odd about them."""
     sidecars = dict(checkpoint.sidecars)
     place = hop.converter.a.tokenizer
@@ -224,7 +239,14 @@ def _sidecars(checkpoint: Checkpoint, hop: Hop, options: Options) -> tuple[dict[
         if not found:
             raise UsageError(f"{options.tokenizer}: holds no tokenizer files")
         sidecars |= found
-    return sidecars, []
+    mine = {name.removeprefix(prefix): file for name, file in sidecars.items() if _is_tokenizer(name, prefix)}
+    ids, rows = tokenizers.length(mine), get(assembly.legs[-1].config_a, place[1])
+    warnings = []
+    if ids is not None and ids != rows:
+        warnings.append(
+            f"the tokenizer has {ids} ids, the embedding {rows} rows; loaders that resize it do so without a word"
+        )
+    return sidecars, warnings
 
 
 def _is_tokenizer(name: str, prefix: str) -> bool:

@@ -58,7 +58,7 @@ def compare(
     options = recorded or DEFAULTS
     assembly = assemble(left, hops, release, replace(options, init={**_everything(hops), **options.init}))
     back = Hop(hops[-1].converter, hops[-1].other)
-    (leg,) = mapping.translate([back], right.config, right.node.release, frozenset(right.tensors))
+    (leg,) = mapping.translate([back], right.config, right.node.release, frozenset(right.tensors), right.config_from)
     found = spelled(right.tensors, leg, back.source.aliases)
     result = Comparison()
     _compare_configs(assembly.legs[-1], leg, result)

@@ -19,11 +19,13 @@ import sentencepiece
 import torch
 from safetensors.torch import save_file
 
+import mmconvert as library
 from mmconvert.cli import main
 
 Tensors = dict[str, torch.Tensor]
 Make = Callable[..., Path]
 Run = Callable[..., CompletedProcess[str]]
+Contents = dict[str, tuple[str, tuple[int, ...], bytes]]
 
 LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -238,6 +240,12 @@ def clip(tmp_path_factory: pytest.TempPathFactory, make_clip: Make) -> Path:
 def llava(tmp_path_factory: pytest.TempPathFactory, make_llava: Make) -> Path:
     """A LLaVA of two folders; not to be changed."""
     return make_llava(tmp_path_factory.mktemp("llava") / "llava")
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[[Path], Contents]:
+    """`contents(path)`: every tensor of a checkpoint as (element type, shape, bytes)."""
+    return lambda path: {key: (ref.dtype.name, ref.shape, ref.read()) for key, ref in library.open(path).items()}
 
 
 @pytest.fixture

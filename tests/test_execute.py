@@ -68,6 +68,7 @@ def plan(tmp_path: Path) -> Plan:
         ),
         documents={"config.yaml": b"a: 1\n", "assets/deep/tokenizer.json": b"{}"},
         sources=(source,),
+        files=(source,),
     )
 
 

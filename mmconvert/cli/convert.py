@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mmconvert.cli.common import PATH, release, reporting, stacked
-from mmconvert.errors import NoConversion, UsageError
+from mmconvert.errors import UsageError
 from mmconvert.options import Options, parse_dtype, parse_init, parse_size
 from mmconvert.report import SCHEMA, Reporter, draw_plan, plan_document
 from mmconvert.staging import human_bytes
@@ -34,6 +34,12 @@ NAMED = (
     Named("cs-to-hf", ("cs",), "hf", "A CS checkpoint to the folders that transformers loads."),
     Named("cs-to-llava", ("cs",), "llava", "A CS checkpoint to the folders that the LLaVA source repository loads."),
 )
+
+# What a plan counts while the bytes move, in words.
+ODD = {
+    "overflow": "are too large for the new type and became infinite",
+    "beyond_float16": "are too large for float16, to which this format's loader casts them",
+}
 
 SOURCE = stacked(
     click.option("--src", type=PATH, required=True, help="A folder, a file, or a hub cache folder."),
@@ -113,14 +119,7 @@ def _make_plan(reads: tuple[str, ...] | None, to: str, out: Path | None, given: 
     )
     # A plan alone needs no place to write to.
     place = out if out is not None else src.absolute().parent / f"{src.absolute().name}-{to}"
-    plan = api.plan(src, place, to, options=options, hints=hints, overwrite=given["overwrite"])
-    source = plan.facts["source"]
-    if reads is not None and source["format"] not in reads:
-        raise NoConversion(
-            f"{src} is {source['model']} in format {source['format']}; this command reads {' and '.join(reads)} "
-            f"(`mmconvert convert --to {to}` takes anything)"
-        )
-    return plan
+    return api.plan(src, place, to, options=options, hints=hints, overwrite=given["overwrite"], reads=reads)
 
 
 def _show_plan(reporter: Reporter, plan: Any) -> None:
@@ -152,8 +151,9 @@ def _convert(reporter: Reporter, reads: tuple[str, ...] | None, to: str, out: Pa
             progress=progress,
         )
     seconds = monotonic() - started
-    for subject, count in document.get("overflow", {}).items():
-        reporter.warn(f"{subject}: {count:,} values are too large for the new type and became infinite")
+    for what, why in ODD.items():
+        for subject, count in document.get(what, {}).items():
+            reporter.warn(f"{subject}: {count:,} values {why}")
     summary = {
         "schema": SCHEMA,
         "out": str(plan.out),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from mmconvert.containers.shards import inside
 from mmconvert.errors import InputRefused
 from mmconvert.sources import TensorRef
 
@@ -17,13 +18,17 @@ Tensors = Mapping[str, TensorRef]
 def _safetensors(path: Path) -> Tensors:
     from mmconvert.containers import safetensors
 
-    return safetensors.read_index(path) if path.suffix == ".json" else safetensors.read_file(path, str(path))
+    if path.suffix == ".json":
+        return safetensors.read_index(path)
+    return safetensors.read_file(inside(path.parent, path.name), str(path))
 
 
 def _torch_bin(path: Path) -> Tensors:
     from mmconvert.containers import torch_bin
 
-    return torch_bin.read_index(path) if path.suffix == ".json" else torch_bin.read_file(path, str(path))
+    if path.suffix == ".json":
+        return torch_bin.read_index(path)
+    return torch_bin.read_file(inside(path.parent, path.name), str(path))
 
 
 # In the order in which they are preferred, which is that of transformers: safetensors before pickles.

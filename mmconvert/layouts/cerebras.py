@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,19 @@ def recognise(path: Path, hints: Hints) -> Checkpoint:
         form = converter.format(side)
         if side == B and hints.model in (None, converter.model) and (hints.model or form.parts[""](section)):
             assets = _assets(folder)
-            original = _original(assets, converter)
-            known_by = f"{params_from}" + (f", release from {release_from}" if release else "")
-            node = Node(converter.model, form.name, release)
-            notes = (warning,) if warning else ()
-            return Checkpoint(path, node, known_by, section, tensors, assets, original, (path,), notes, set_aside)
+            return Checkpoint(
+                path=path,
+                node=Node(converter.model, form.name, release),
+                config_from=params_from,
+                config=section,
+                tensors=tensors,
+                sidecars=assets,
+                original=_original(assets, converter),
+                folders=(path,),
+                notes=(warning,) if warning else (),
+                set_aside=set_aside,
+                release_from=release_from,
+            )
     raise InputRefused(
         f"{params_from}: model name {section.get('name')!r} is none that is known here (see `mmconvert list`)"
     )
@@ -92,11 +101,13 @@ def model_section(params: Any) -> dict[str, Any] | None:
 def _release(given: Release | None, folder: Path, metadata: tuple[dict[str, Any], ...]) -> tuple[Release | None, str]:
     if given is not None:
         return given, "--from-release"
-    version = metadata[-1].get("version") if metadata else None
-    try:
-        return (Release.parse(version), "the checkpoint's metadata") if isinstance(version, str) else (None, "")
-    except ValueError:
-        return None, ""
+    said = [(metadata[-1].get("version"), "the checkpoint's metadata")] if metadata else []
+    if (folder / "mmconvert.json").is_file():
+        said.append((get(read_json(folder / "mmconvert.json"), "target.release"), "mmconvert.json"))
+    for version, where in said:
+        with suppress(ValueError):
+            return Release.parse(str(version)), where
+    return None, ""
 
 
 def _assets(folder: Path) -> dict[str, Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmconvert.registry import Node
@@ -26,21 +26,22 @@ SIDECAR_LIMIT = 64 << 20
 class Checkpoint:
     """A checkpoint, recognised: nothing but headers and small files has been read.
 
-    `config` is as found (for several parts: by part). Tensors and sidecars are named with their part's name and a
-    slash in front. `original` is the config of the Hugging Face checkpoint that a CS one was made from, if it
-    travelled along.
+    `config` is as found in `config_from` (for several parts: by part). Tensors and sidecars are named with their part's
+    name and a slash in front. `original` is the config of the Hugging Face checkpoint that a CS one was made from, if
+    it travelled along. `set_aside` lists what is no tensor of the model, with the reason.
     """
 
     path: Path
     node: Node
-    known_by: str
+    config_from: str
     config: Config
     tensors: Mapping[str, TensorRef]
     sidecars: Mapping[str, Path]
     original: Config
     folders: tuple[Path, ...]
     notes: tuple[str, ...] = ()
-    set_aside: Mapping[str, str] | None = None
+    set_aside: Mapping[str, str] = field(default_factory=dict)
+    release_from: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:

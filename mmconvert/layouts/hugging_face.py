@@ -62,7 +62,7 @@ def single_folder(folder: Path, hints: Hints, weights: Path | None = None) -> Ch
     config = _config(folder)
     for converter, form in _candidates(hints, several=False):
         if form.parts[""](config):
-            return _checkpoint(folder, Node(converter.model, form.name), "config.json", form, {"": folder}, weights)
+            return _checkpoint(folder, Node(converter.model, form.name), form, {"": folder}, weights)
     for converter, form in _candidates(hints, several=True):
         if not form.links:
             continue
@@ -71,7 +71,7 @@ def single_folder(folder: Path, hints: Hints, weights: Path | None = None) -> Ch
         if held and wanted | held == set(form.parts):
             parts = dict.fromkeys(held, folder)
             parts |= {part: _linked_folder(folder, config, form, part, hints.vision_tower) for part in wanted}
-            return _checkpoint(folder, Node(converter.model, form.name), "config.json", form, parts, weights)
+            return _checkpoint(folder, Node(converter.model, form.name), form, parts, weights)
     kind = config.get("model_type") or config.get("architectures") or "nothing"
     raise InputRefused(
         f"{folder / 'config.json'}: model_type {kind!r} is none that is known here (see `mmconvert list`)"
@@ -93,9 +93,8 @@ def _linked_folder(folder: Path, config: Config, form: Format, part: str, given:
     for candidate in candidates:
         if (snapshot(candidate) / "config.json").is_file():
             return snapshot(candidate)
-    raise InputRefused(
-        f"{folder}: its vision tower ({field.partition('.')[2]} {value!r}) is not found; name its folder with --vision-tower"
-    )
+    said = f"{field.partition('.')[2]} {value!r}"
+    raise InputRefused(f"{folder}: its vision tower ({said}) is not found; name its folder with --vision-tower")
 
 
 def several_folders(path: Path, hints: Hints) -> Checkpoint:
@@ -109,7 +108,7 @@ def several_folders(path: Path, hints: Hints) -> Checkpoint:
             found |= {part: [hints.vision_tower] for part in form.links.values() or ("image_model",) if part in found}
         if all(len(each) == 1 for each in found.values()):
             parts = {part: each[0] for part, each in found.items()}
-            return _checkpoint(path, Node(converter.model, form.name), "the configs of its folders", form, parts)
+            return _checkpoint(path, Node(converter.model, form.name), form, parts)
         if any(found.values()):
             near_misses += [
                 f"{len(each)} folders for {part}" + (f" ({', '.join(e.name for e in each)})" if each else "")
@@ -129,7 +128,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _checkpoint(
-    path: Path, node: Node, known_by: str, form: Format, parts: Mapping[str, Path], weights: Path | None = None
+    path: Path, node: Node, form: Format, parts: Mapping[str, Path], weights: Path | None = None
 ) -> Checkpoint:
     tensors: dict[str, TensorRef] = {}
     sidecars: dict[str, Path] = {}
@@ -145,9 +144,18 @@ def _checkpoint(
         tensors |= {prefix + key: replace(ref, key=prefix + key) for key, ref in found.items()}
         sidecars |= {prefix + name: file for name, file in _sidecars(folder).items()}
         sidecars |= {prefix + file.name: file for file in (folder / "config.json", *companion_files)}
-    whole = configs[""] if "" in configs else configs
-    folders = tuple(dict.fromkeys((path, *parts.values())))
-    return Checkpoint(path, node, known_by, whole, tensors, sidecars, whole, folders, tuple(notes))
+    whole = configs.get("", configs)
+    return Checkpoint(
+        path=path,
+        node=node,
+        config_from=", ".join(str(folder / "config.json") for folder in parts.values()),
+        config=whole,
+        tensors=tensors,
+        sidecars=sidecars,
+        original=whole,
+        folders=tuple(dict.fromkeys((path, *parts.values()))),
+        notes=tuple(notes),
+    )
 
 
 def _with_companion(folder: Path, form: Format, part: str, notes: list[str]) -> tuple[dict[str, Any], list[Path]]:

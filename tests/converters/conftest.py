@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import mmconvert
-from mmconvert import Hints, Options, registry
+from mmconvert import Hints, Options, api, registry
 from mmconvert.configs import ABSENT, Translation, get
 from mmconvert.converter import Converter
 from mmconvert.releases import Release
@@ -28,6 +27,8 @@ from mmconvert.spec import A, B
 Arrays = dict[str, np.ndarray[Any, Any]]
 Facts = tuple[list[int], str, str]
 Reader = Callable[[Path], dict[str, Facts]]
+
+SAFETENSORS = Options(container="safetensors")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class Draft:
         self.write_config({name: value for name, value in self.config().items() if name not in names})
 
     def tensors(self) -> Arrays:
-        return {key: array for file in sorted(self.path.glob("*.safetensors")) for key, array in load_file(file).items()}
+        return {
+            key: array for file in sorted(self.path.glob("*.safetensors")) for key, array in load_file(file).items()
+        }
 
     def write_tensors(self, tensors: Arrays) -> None:
         """Replace the weights by one `model.safetensors`."""
@@ -82,9 +85,9 @@ class Workshop:
         """A copy of the golden folder of this name."""
         return Draft(Path(shutil.copytree(self.golden / name, self.root / f"draft{next(self.numbers)}")))
 
-    def convert(self, src: Path, to: str, options: Options = Options(container="safetensors"), **hints: Any) -> Path:
+    def convert(self, src: Path, to: str, options: Options = SAFETENSORS, **hints: Any) -> Path:
         out = self.new()
-        mmconvert.convert(src, out, to, options=options, hints=Hints(**hints), fsync=False)
+        api.convert(src, out, to, options=options, hints=Hints(**hints), fsync=False)
         return out
 
 
@@ -137,7 +140,7 @@ def facts() -> Reader:
     def read(path: Path) -> dict[str, Facts]:
         return {
             key: (list(ref.shape), ref.dtype.name, hashlib.sha256(ref.read()).hexdigest())
-            for key, ref in mmconvert.open(path).items()
+            for key, ref in api.open(path).items()
         }
 
     return read

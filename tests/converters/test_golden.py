@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mmconvert
 import pytest
 import yaml
-from mmconvert import Options
+
+from mmconvert import Hints, Options, api
 from mmconvert.releases import Release
 
 if TYPE_CHECKING:
@@ -19,7 +19,12 @@ CASES = Path(__file__).parents[1] / "golden/cases"
 TO_CS = sorted(path.stem for path in CASES.glob("*__hf_to_cs-*.json"))
 TO_HF = sorted(path.stem for path in CASES.glob("*_to_hf.json"))
 # The container changes no tensor; these few show it.
-AS_MDL = ("clip_proj__hf_to_cs-2.9", "llama_gqa_bf16__hf_to_cs-2.4", "llama_tied__hf_to_cs-2.4", "mmsimple__hf_to_cs-2.4")
+AS_MDL = (
+    "clip_proj__hf_to_cs-2.9",
+    "llama_gqa_bf16__hf_to_cs-2.4",
+    "llama_tied__hf_to_cs-2.4",
+    "mmsimple__hf_to_cs-2.4",
+)
 LLAVA = ("tiny_src", "tiny_src_gqa", "tiny_src_sharded", "tiny_src_tower_tuned")
 
 SAFETENSORS = Options(container="safetensors")
@@ -88,7 +93,7 @@ def test_cs_tensors_are_the_reference_s(
 def test_cs_config_is_the_reference_s_without_its_faults(name: str, golden: Path, workshop: Workshop) -> None:
     case = read_case(name)
     source = golden / "inputs" / case["input"]
-    planned = mmconvert.plan(source, workshop.new(), case["to"], options=DRAWN.get(case["input"], SAFETENSORS))
+    planned = api.plan(source, workshop.new(), case["to"], options=DRAWN.get(case["input"], SAFETENSORS))
     ours = section_of(planned.documents["config.yaml"].decode())
     theirs = section_of(next(iter(case["written_configs"].values())))
     for path in FAULTS[case["model"]]:
@@ -142,10 +147,10 @@ def test_mdl_files_of_the_reference_give_their_input_back(
 
 
 def test_what_a_trainer_saves_beside_the_model_is_set_aside_by_name(golden: Path, workshop: Workshop) -> None:
-    hints = mmconvert.Hints(config=golden / "mdl/mmsimple_trainer_params.yaml", release=Release(2, 4))
+    hints = Hints(config=golden / "mdl/mmsimple_trainer_params.yaml", release=Release(2, 4))
     source = golden / "mdl/mmsimple_trainer_checkpoint_3.mdl"
-    assert all(key.startswith("model.") for key in mmconvert.open(source, hints=hints))
-    dropped = {each.subject: each.why for each in mmconvert.plan(source, workshop.new(), "hf", hints=hints).dropped}
+    assert all(key.startswith("model.") for key in api.open(source, hints=hints))
+    dropped = {each.subject: each.why for each in api.plan(source, workshop.new(), "hf", hints=hints).dropped}
     assert any("optimizer" in subject for subject in dropped)
     assert all(dropped.values())
 
@@ -154,9 +159,9 @@ def test_what_a_trainer_saves_beside_the_model_is_set_aside_by_name(golden: Path
 def test_llava_folders_come_back_bit_for_bit(name: str, golden: Path, workshop: Workshop, facts: Reader) -> None:
     source = golden / "llava" / name
     cs = workshop.convert(source, "cs-2.10")
-    assert mmconvert.verify(source, cs).problems == []
+    assert api.verify(source, cs).problems == []
     back = workshop.convert(cs, "llava")
-    assert mmconvert.verify(cs, back).problems == []
+    assert api.verify(cs, back).problems == []
     expected = facts(source)
     inside = "text_model/model.vision_tower.vision_tower."
     # A tower trained into the text file is the one that counts; it comes back in the image folder.
