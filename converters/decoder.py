@@ -220,7 +220,7 @@ def spell_hf(config: Config, mistral: bool) -> dict[str, Any]:
     if spelled.get("num_key_value_heads", 8 if mistral else None) is None:
         spelled["num_key_value_heads"] = heads
     if spelled.get("head_dim") is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
-        spelled["head_dim"] = hidden // heads if hidden % heads == 0 else hidden / heads
+        spelled["head_dim"] = hidden // heads
     if mistral:
         spelled.update(attention_bias=False, mlp_bias=False)
     else:

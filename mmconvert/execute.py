@@ -25,7 +25,7 @@ from mmconvert.progress import Progress, Silent
 from mmconvert.sources import FILES, blocks
 from mmconvert.staging import staged
 
-# Measured on two cores: smaller blocks cost calls, larger ones fall out of the processor's cache before they are written.
+# Bytes. Measured: smaller blocks cost calls, larger ones have left the processor's cache before they are written.
 BLOCK = 1 << 19
 WORKERS = 2
 
@@ -141,6 +141,7 @@ class _Run:
 
     def _copy(self, output: _Output, tensor: PlannedTensor, buffer: memoryview) -> None:
         slot = output.layout.slots[tensor.key]
+        assert slot.nbytes == tensor.nbytes
         running = digests.new(self.digest)
         for start, size in blocks(slot.nbytes, BLOCK):
             if self.stop.is_set():
@@ -166,6 +167,7 @@ class _Run:
     def _compare(self, twins: Twins, buffer: memoryview) -> None:
         """Raise `InputRefused` unless both twins hold the same bytes."""
         kept, twin = twins.kept, twins.twin
+        assert (kept.dtype, kept.shape) == (twin.dtype, twin.shape)
         half = BLOCK // 2
         for start, size in blocks(kept.nbytes, half):
             if self.stop.is_set():

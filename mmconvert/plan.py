@@ -22,7 +22,7 @@ class PlannedTensor:
     """One tensor of the target: where it goes, what its bytes are, and where they come from.
 
     `origin` is the key in the source (`file:key` where it has several files), None for an invented tensor; `rule` says
-    in words what happens on the way ("copied", "rotary rows interleaved, 32 heads", "uniform ±0.0313, seed 7").
+    in words what happens on the way ("copied", "rotary rows interleaved (heads: 32)", "uniform ±0.0313, seed 7").
     """
 
     key: str

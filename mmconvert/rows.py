@@ -38,7 +38,7 @@ def rotary(heads: str, rotary_dim: str) -> RowRule:
     Within each head the first `rotary_dim` rows go from [x0 .. x(r/2-1), y0 .. y(r/2-1)] to [x0, y0, x1, y1, ..]; rows
     past them stay. Works on weights [heads * head_dim, in] and on biases [heads * head_dim].
     """
-    return RowRule(f"rotary rows interleaved, {{{heads}}} heads", (heads, rotary_dim), rotary_index)
+    return RowRule(f"rotary rows interleaved (heads: {{{heads}}})", (heads, rotary_dim), rotary_index)
 
 
 @lru_cache(maxsize=64)

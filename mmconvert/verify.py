@@ -23,8 +23,8 @@ from mmconvert.scan import has_nonfinite
 from mmconvert.sources import Source, TensorRef, blocks
 
 BLOCK = 1 << 20
-# Enough to see the pattern of what is wrong.
-SHOWN = 20
+# Enough names to know which ones are meant.
+SHOWN = 4
 
 
 @dataclass
@@ -105,20 +105,26 @@ def _compare_tensors(
             result.problems.append(f"{key}: only in B")
     progress.start(sum(tensor.nbytes for tensor in assembly.tensors))
     broken: list[str] = []
+    strange: list[str] = []
     try:
         for key, tensor in expected.items():
             if tensor.origin is None and leg.expansion.by_name[leg.hop.side][key].init not in made:
-                result.notes.append(f"{key}: not in A, so not compared")
+                strange.append(key)
             elif key in found:
                 broken += _compare_one(tensor, found[key], result, progress)
             elif not _is_optional(key, leg):
                 result.problems.append(f"{key}: missing in B")
     finally:
         progress.finish()
+    if strange:
+        result.notes.append(f"not in A, so not compared: {_listed(strange)}")
     if broken:
-        result.notes.append(
-            f"NaN or infinite values in {len(broken)} tensors, equal on both sides: {', '.join(broken[:3])}"
-        )
+        result.notes.append(f"NaN or infinite values, equal on both sides: {_listed(broken)}")
+
+
+def _listed(keys: list[str]) -> str:
+    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    return ", ".join(keys[:SHOWN]) + more
 
 
 def _is_optional(key: str, leg: Leg) -> bool:

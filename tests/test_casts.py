@@ -43,8 +43,7 @@ def patterns(name: str) -> bytes:
     halves = [1 << (mantissa - kept - 1) for kept in (7, 10, 23) if kept < mantissa]
     offsets = [0, 1, 2, (1 << mantissa) - 1, *(n * half + d for half in halves for n in (1, 3) for d in (-1, 0, 1))]
     edges = [exponents + unsigned(offset) for offset in offsets]
-    limit = np.iinfo(unsigned).max
-    random = np.random.default_rng(0).integers(0, limit, 1 << 16, dtype=unsigned, endpoint=True)
+    random = np.frombuffer(np.random.default_rng(0).bytes(np.dtype(unsigned).itemsize << 16), unsigned)
     moderate = np.random.default_rng(1).normal(0, 1, 1 << 16).astype(name).view(unsigned)
     return np.concatenate([*edges, random, moderate]).tobytes()
 
@@ -57,7 +56,7 @@ def cast(data: bytes, source: str, target: str, tally: Overflow | None = None) -
 
 
 def once(values: torch.Tensor, target: str) -> torch.Tensor:
-    """torch's cast; from float64 to a 16-bit type, where torch rounds twice, whole multiples of the target's last bit."""
+    """torch's cast; from float64 to a 16-bit type, where torch rounds twice, multiples of the target's last bit."""
     dtype: torch.dtype = getattr(torch, target)
     if values.dtype != torch.float64 or target not in ("float16", "bfloat16"):
         return values.to(dtype)

@@ -23,5 +23,5 @@ def test_how_a_stream_is_cut_makes_no_difference(name: str) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_choice() -> None:
-    with pytest.raises(UsageError, match="md5.*xxh3, sha256, none"):
+    with pytest.raises(UsageError, match=r"md5.*xxh3, sha256, none"):
         digests.new("md5")

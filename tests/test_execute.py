@@ -41,7 +41,7 @@ def planned(key: str, nbytes: int, source: Source) -> PlannedTensor:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    """Two weights files in two folders, one of them with a frame in two places and a gap, an empty tensor, a document."""
+    """Two weights files in two folders, one of them with a frame in two places and an empty tensor; and documents."""
     source = tmp_path / "src.bin"
     source.write_bytes(os.urandom(BIG + 50))
     first = FileLayout(
@@ -137,7 +137,7 @@ def test_a_disk_that_fails_leaves_nothing(
         return pwrite(fd, data, offset)
 
     monkeypatch.setattr(os, "pwrite", limited)
-    with pytest.raises(DiskError, match="needed, .* free"):
+    with pytest.raises(DiskError, match=r"needed, .* free"):
         execute(plan, fsync=False)
     assert left_over(plan) == set()
 
@@ -179,10 +179,9 @@ def test_a_later_conversion_reads_a_source_that_was_replaced(plan: Plan) -> None
 
 
 def twins(left: bytes, right: bytes) -> tuple[Twins, ...]:
-    refs = [
-        TensorRef(key, U8, (len(data),), Memory(data)) for key, data in (("norm.weight", left), ("ln_f.weight", right))
-    ]
-    return (Twins(*refs, why="the target has one norm for both"),)
+    kept = TensorRef("norm.weight", U8, (len(left),), Memory(left))
+    twin = TensorRef("ln_f.weight", U8, (len(right),), Memory(right))
+    return (Twins(kept, twin, "the target has one norm for both"),)
 
 
 def test_twins_that_differ_in_their_last_byte_are_refused(plan: Plan) -> None:

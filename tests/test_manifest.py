@@ -105,6 +105,14 @@ def test_every_single_flipped_bit_is_found(folder: Path) -> None:
     assert not check_folder(folder).problems
 
 
+def test_another_spelling_of_the_same_number_is_found(folder: Path) -> None:
+    path = folder / manifest.NAME
+    data = path.read_bytes()
+    assert b"1e-05" in data
+    path.write_bytes(data.replace(b"1e-05", b"1E-05"))  # one bit, and JSON reads the same
+    assert check_folder(folder).problems == ("mmconvert.json: is damaged: it was changed after it was written",)
+
+
 @pytest.mark.parametrize(
     ("name", "offset", "problem"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -128,6 +129,26 @@ def test_a_second_run_is_refused_until_the_first_has_ended(tmp_path: Path) -> No
         first.kill()
     put(tmp_path / "out")
     assert tree(tmp_path) == {"out": "/", "out/file": "new"}
+
+
+def test_a_lock_that_its_owner_removes_while_we_wait_for_it_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, calls = fcntl.flock, 0
+
+    def racing(fd: int, operation: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            (tmp_path / ".out.mmconvert-lock").unlink()
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", racing)
+    with staged(tmp_path / "out", overwrite=False, fsync=False, bytes_needed=1, sources=[]):
+        with pytest.raises(OutputRefused, match="another run"):
+            put(tmp_path / "out")
+        assert calls == 3
+    assert tree(tmp_path) == {"out": "/"}
 
 
 def test_a_folder_that_was_filled_meanwhile_is_kept(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mmconvert.errors import UsageError
+from mmconvert.errors import MMConvertError, UsageError
 from mmconvert.releases import Release
 from mmconvert.report import Reporter
 
@@ -43,7 +43,11 @@ def reporting(function: Callable[..., Any]) -> Callable[..., Any]:
             reporter = Reporter(as_json, quiet, verbose, log_file)
         except OSError as error:
             raise UsageError(f"--log-file {log_file}: {error.strerror}") from error
-        return function(reporter=reporter, **arguments)
+        try:
+            return function(reporter=reporter, **arguments)
+        except MMConvertError as error:
+            reporter.error(str(error))
+            raise SystemExit(error.exit_code) from error
 
     return command
 

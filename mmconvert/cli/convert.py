@@ -41,6 +41,9 @@ ODD = {
     "beyond_float16": "are too large for float16, to which this format's loader casts them",
 }
 
+# Enough to see the pattern; the manifest has them all.
+SHOWN = 3
+
 SOURCE = stacked(
     click.option("--src", type=PATH, required=True, help="A folder, a file, or a hub cache folder."),
     click.option("--config", type=PATH, help="The params file of a CS checkpoint, where it lies elsewhere."),
@@ -173,8 +176,10 @@ def _convert(reporter: Reporter, reads: tuple[str, ...] | None, to: str, out: Pa
         )
         for each in plan.invented:
             print(f"  invented: {each.subject}: {each.why}")
-        if plan.dropped:
-            print(f"  dropped: {len(plan.dropped)} tensors, with reasons in {plan.out / 'mmconvert.json'}")
+        for each in plan.dropped[:SHOWN]:
+            print(f"  dropped: {each.subject}: {each.why}")
+        if len(plan.dropped) > SHOWN:
+            print(f"  dropped: {len(plan.dropped) - SHOWN} more, with reasons in {plan.out / 'mmconvert.json'}")
 
     reporter.result(summary, draw)
 

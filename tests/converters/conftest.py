@@ -29,6 +29,27 @@ Facts = tuple[list[int], str, str]
 Reader = Callable[[Path], dict[str, Facts]]
 
 SAFETENSORS = Options(container="safetensors")
+SMALL_CLIP = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "image_size": 28,
+    "patch_size": 14,
+}
+SMALL_LLAVA = {
+    "model_type": "llava_llama",
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 320,
+    "mm_hidden_size": 32,
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_use_im_patch_token": False,
+    "mm_vision_select_layer": -2,
+}
 
 
 @dataclass(frozen=True)
@@ -144,6 +165,16 @@ def facts() -> Reader:
         }
 
     return read
+
+
+@pytest.fixture(scope="session")
+def llava_config() -> Callable[..., dict[str, Any]]:
+    """Makes the config of a small LLaVA: fields of the text part by name, those of the tower in `image`."""
+
+    def make(image: Mapping[str, Any] | None = None, **text: Any) -> dict[str, Any]:
+        return {"image_model": {**SMALL_CLIP, **(image or {})}, "text_model": {**SMALL_LLAVA, **text}}
+
+    return make
 
 
 @pytest.fixture(scope="session")

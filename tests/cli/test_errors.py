@@ -1,0 +1,308 @@
+"""Every refusal: its exit code, one or two lines that say what and where and what to do, and nothing left behind."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+Make = Callable[..., Path]
+Run = Callable[..., CompletedProcess[str]]
+Tensors = dict[str, torch.Tensor]
+Case = Callable[[Path, Make], Path]
+
+
+def said(done: CompletedProcess[str]) -> str:
+    """The message, which is one or two lines and the last thing on stderr."""
+    lines = done.stderr.splitlines()
+    start = next(at for at, line in enumerate(lines) if line.lower().startswith("error"))
+    assert 1 <= len(lines) - start <= 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return "\n".join(lines[start:])
+
+
+def entries(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# --- usage ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("hf-to-cs", "--out", "out"), ["--src"]),
+        (("hf-to-cs", "--src", "absent", "--out", "out"), ["absent", "no such file or folder"]),
+        (("hf-to-cs", "--src", ".", "--out", "out", "--frobnicate"), ["--frobnicate"]),
+        (("hf-to-cs", "--src", "."), ["--out is missing"]),
+        (("hf-to-cs", "--src", ".", "--out", "out", "--max-shard-size", "many"), ["'many'", "5GB"]),
+        (("hf-to-cs", "--src", ".", "--out", "out", "--to-release", "newest"), ["--to-release", "2.10"]),
+        (("hf-to-cs", "--src", ".", "--out", "out", "--log-file", "no/such/log"), ["--log-file no/such/log"]),
+        (("frobnicate",), ["frobnicate"]),
+        (("verify", "absent"), ["absent", "no such file or folder"]),
+    ],
+)
+def test_what_cannot_be_carried_out_is_a_usage_error(
+    mmconvert: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = mmconvert(*arguments)
+    assert done.returncode == 2
+    assert all(word in done.stderr for word in words), done.stderr
+    assert "Traceback" not in done.stderr
+    assert entries(tmp_path) == set()
+
+
+# --- input ----------------------------------------------------------------------------------------------------------
+
+
+def edited(change: Callable[[Tensors], object], **config: Any) -> Case:
+    return lambda folder, make: make(folder, edit=change, **config)
+
+
+def corrupt(folder: Path, make: Make) -> Path:
+    file = make(folder) / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    return folder
+
+
+def single_beside_index(folder: Path, make: Make) -> Path:
+    make(folder, shards=2)
+    shutil.copy(folder / "model-00001-of-00002.safetensors", folder / "model.safetensors")
+    return folder
+
+
+def no_weights(folder: Path, make: Make) -> Path:
+    (make(folder) / "model.safetensors").unlink()
+    return folder
+
+
+def broken_config(text: str) -> Case:
+    def case(folder: Path, make: Make) -> Path:
+        (make(folder) / "config.json").write_text(text)
+        return folder
+
+    return case
+
+
+Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
+REFUSED: dict[str, tuple[Case, list[str]]] = {
+    "a truncated file": (corrupt, ["model.safetensors", "truncated"]),
+    "a missing tensor": (edited(lambda t: t.pop(Q_PROJ)), [Q_PROJ, "missing", "48 x 48"]),
+    "a tensor too many": (edited(lambda t: t.update(stray=torch.ones(3))), ["model.safetensors: stray", "no tensor"]),
+    "a tensor of another shape": (
+        edited(lambda t: t.update({Q_PROJ: torch.ones(48, 47)})),
+        [Q_PROJ, "48 x 47", "48 x 48"],
+    ),
+    "companions of quantised weights": (
+        edited(lambda t: t.update({Q_PROJ + "_scale_inv": torch.ones(1)})),
+        [Q_PROJ + "_scale_inv", "quantised", "convert the weights it was made from"],
+    ),
+    "a single file beside an index": (single_beside_index, ["model.safetensors.index.json", "stale"]),
+    "another architecture": (edited(lambda t: None, model_type="gpt2"), ["config.json", "'gpt2'", "mmconvert list"]),
+    "a field that CS cannot say": (edited(lambda t: None, partial_rotary_factor=0.5), ["partial_rotary_factor"]),
+    "a size beyond reason": (broken_config('{"model_type": "llama", "num_hidden_layers": 1099511627776}'), ["config"]),
+    "a size of zero": (broken_config('{"model_type": "llama", "hidden_size": 0}'), ["config.json", "hidden_size"]),
+    "a config that is no JSON": (broken_config("{"), ["config.json"]),
+    "a config with a key twice": (broken_config('{"model_type": "llama", "model_type": "mistral"}'), ["model_type"]),
+    "no weights": (no_weights, ["no weights", "model.safetensors"]),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_input_is_refused_before_anything_is_written(
+    mmconvert: Run, make_llama: Make, tmp_path: Path, name: str
+) -> None:
+    case, words = REFUSED[name]
+    source = case(tmp_path / "source", make_llama)
+    done = mmconvert("hf-to-cs", "--src", source, "--out", tmp_path / "out")
+    assert done.returncode == 3
+    message = said(done)
+    assert all(word in message for word in words), message
+    assert entries(tmp_path) == {"source"}
+
+
+def test_a_cs_file_that_is_damaged_is_refused(mmconvert: Run, clip: Path, tmp_path: Path) -> None:
+    mmconvert("hf-to-cs", "--src", clip, "--out", tmp_path / "cs")
+    file = tmp_path / "cs" / "model.mdl"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    done = mmconvert("cs-to-hf", "--src", tmp_path / "cs", "--out", tmp_path / "out")
+    assert done.returncode == 3
+    assert "model.mdl" in said(done)
+    assert entries(tmp_path) == {"cs"}
+
+
+# --- no conversion --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("llava-to-cs", ["a llama in format hf", "this command reads llava", "convert --to cs"]),
+        ("convert --to onnx", ["no way from hf to onnx", "hf -> cs"]),
+        ("convert --to cs-new", ["cs-new", "2.10"]),
+    ],
+)
+def test_a_way_that_does_not_exist_is_told_with_those_that_do(
+    mmconvert: Run, llama: Path, tmp_path: Path, command: str, words: list[str]
+) -> None:
+    done = mmconvert(*command.split(), "--src", llama, "--out", tmp_path / "out")
+    assert done.returncode == 4
+    message = said(done)
+    assert all(word in message for word in words), message
+    assert entries(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("hf-to-cs", ["a llama in format cs", "this command reads hf and llava"]),
+        ("cs-to-llava", ["llama: no way from cs to llava", "cs -> hf"]),
+    ],
+)
+def test_a_cs_llama_goes_to_hugging_face_only(
+    mmconvert: Run, llama: Path, tmp_path: Path, command: str, words: list[str]
+) -> None:
+    mmconvert("hf-to-cs", "--src", llama, "--out", tmp_path / "cs", "--container", "safetensors")
+    done = mmconvert(command, "--src", tmp_path / "cs", "--out", tmp_path / "out")
+    assert done.returncode == 4
+    message = said(done)
+    assert all(word in message for word in words), message
+    assert entries(tmp_path) == {"cs"}
+
+
+# --- output ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("full", ["full: exists and is not empty", "--overwrite"]),
+        ("file", ["file: exists and is not a folder"]),
+        ("link", ["link: is a symbolic link"]),
+        ("source", ["source: lies inside the source"]),
+        ("source/below", ["below: lies inside the source"]),
+        (".", ["holds the source"]),
+    ],
+)
+def test_a_target_that_must_not_be_written_is_refused(
+    mmconvert: Run, make_llama: Make, tmp_path: Path, out: str, words: list[str]
+) -> None:
+    source = make_llama(tmp_path / "source")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("full")
+    before = {path: path.lstat() for path in tmp_path.rglob("*")}
+    done = mmconvert("hf-to-cs", "--src", source, "--out", tmp_path / out)
+    assert done.returncode == 5
+    message = said(done)
+    assert all(word in message for word in words), message
+    assert {path: path.lstat() for path in tmp_path.rglob("*")} == before
+
+
+def test_a_target_that_another_run_is_writing_is_refused(mmconvert: Run, llama: Path, tmp_path: Path) -> None:
+    lock = tmp_path / ".out.mmconvert-lock"
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = mmconvert("hf-to-cs", "--src", llama, "--out", tmp_path / "out")
+    assert done.returncode == 5
+    assert "another run is writing here" in said(done)
+    assert entries(tmp_path) == {lock.name}
+
+
+# --- the disk -------------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
+    mmconvert: Run, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=1, f_frsize=4096))
+    done = mmconvert("hf-to-cs", "--src", llama, "--out", tmp_path / "out")
+    assert done.returncode == 7
+    message = said(done)
+    assert str(tmp_path) in message
+    assert "needed, 4.1 kB free" in message
+    assert entries(tmp_path) == set()
+
+
+def test_a_folder_that_may_not_be_written_is_a_disk_error(
+    mmconvert: Run, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may write anywhere, whatever the mode says; so the refusal of the kernel is played.
+    def refuse(path: Path, *arguments: Any, **options: Any) -> int:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("mmconvert.staging.os.open", refuse)
+    done = mmconvert("hf-to-cs", "--src", llama, "--out", tmp_path / "out")
+    assert done.returncode == 7
+    assert "Permission denied" in said(done)
+
+
+# --- signals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_conversion_leaves_nothing(
+    script: Path, make_llama: Make, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    source = make_llama(tmp_path / "source", hidden_size=512, intermediate_size=4096, num_hidden_layers=8)
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        [script, "hf-to-cs", "--src", source, "--out", out, "--dtype", "fp32"], stderr=subprocess.PIPE, text=True
+    ) as running:
+        while not (tmp_path / ".out.mmconvert-staging" / "model.mdl").exists():
+            assert running.poll() is None
+            time.sleep(0.001)
+        running.send_signal(number)
+        _, stderr = running.communicate(timeout=60)
+    assert running.returncode == code
+    assert "Traceback" not in stderr
+    assert entries(tmp_path) == {"source"}
+
+
+def test_a_reader_that_goes_away_is_no_error(script: Path) -> None:
+    done = subprocess.run(f"'{script}' list --json | head -c 1", shell=True, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[", "")
+
+
+# --- the command itself ---------------------------------------------------------------------------------------------
+
+COMMANDS = ["list", "inspect", "plan", "verify", "convert", "hf-to-cs", "llava-to-cs", "cs-to-hf", "cs-to-llava"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(mmconvert: Run, command: str) -> None:
+    done = mmconvert(command, "-h")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"Usage: mmconvert {command}")
+
+
+def test_the_version_is_told(shell: Run) -> None:
+    from mmconvert import __version__
+
+    assert shell("--version").stdout == f"mmconvert {__version__}\n"
+
+
+def test_without_a_terminal_or_with_no_color_nothing_is_coloured(shell: Run, llama: Path) -> None:
+    for arguments in (("list",), ("plan", "hf-to-cs", "--src", llama)):
+        done = shell(*arguments, env={**os.environ, "NO_COLOR": "1", "FORCE_COLOR": ""})
+        assert done.returncode == 0
+        assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_every_json_document_says_its_schema(mmconvert: Run, llama: Path) -> None:
+    for arguments in (("inspect", llama), ("plan", "hf-to-cs", "--src", llama), ("verify", llama, llama)):
+        assert json.loads(mmconvert(*arguments, "--json").stdout)["schema"] == 1
