@@ -31,6 +31,39 @@ MMCONVERT = str(Path(sys.executable).with_name("mmconvert"))
 HIDDEN, INTERMEDIATE, VOCAB, HEADS = 4096, 11008, 32000, 32
 SHARD = 2 * 10**9
 BLOCK = 1 << 20
+# Python keeps what it has compiled, as it does wherever nobody forbids it.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+# The tensors outside the layers, and those of one layer.
+FRAME: dict[str, tuple[int, ...]] = {
+    "model.embed_tokens.weight": (VOCAB, HIDDEN),
+    "model.norm.weight": (HIDDEN,),
+    "lm_head.weight": (VOCAB, HIDDEN),
+}
+LAYER: dict[str, tuple[int, ...]] = {
+    "input_layernorm.weight": (HIDDEN,),
+    **{f"self_attn.{name}_proj.weight": (HIDDEN, HIDDEN) for name in "qkvo"},
+    "post_attention_layernorm.weight": (HIDDEN,),
+    "mlp.gate_proj.weight": (INTERMEDIATE, HIDDEN),
+    "mlp.up_proj.weight": (INTERMEDIATE, HIDDEN),
+    "mlp.down_proj.weight": (HIDDEN, INTERMEDIATE),
+}
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "hidden_size": HIDDEN,
+    "intermediate_size": INTERMEDIATE,
+    "max_position_embeddings": 4096,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": HEADS,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "vocab_size": VOCAB,
+}
 
 
 @dataclass(frozen=True)
@@ -102,7 +135,8 @@ def main() -> None:
     )
     print(f"`mmconvert list`: {ours:.2f} s, `python -c pass`: {bare:.2f} s")
     if given.json:
-        given.json.write_text(json.dumps({size: list(map(asdict, each)) for size, each in rows.items()}, indent=1) + "\n")
+        figures = {size: [asdict(row) for row in each] for size, each in rows.items()}
+        given.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def machine() -> str:
@@ -113,13 +147,11 @@ def machine() -> str:
 
 def make_checkpoint(folder: Path, size: int) -> int:
     """A Hugging Face folder of random bytes, of as many layers as `size` bytes have room for; returns its size."""
-    bf16 = BY_NAME["bfloat16"]
-    frame = [Outline(key, bf16, shape) for key, shape in FRAME.items()]
-    layer = [Outline(key, bf16, shape) for key, shape in LAYER.items()]
+    frame, layer = outlines(FRAME), outlines(LAYER)
     count = max(1, (size - sum(each.nbytes for each in frame)) // sum(each.nbytes for each in layer))
-    outlines = frame + [Outline(f"model.layers.{i}.{each.key}", bf16, each.shape) for i in range(count) for each in layer]
+    tensors = frame + [each for i in range(count) for each in outlines(LAYER, f"model.layers.{i}.")]
     folder.mkdir()
-    layouts, index = lay_out_shards("model", outlines, SHARD)
+    layouts, index = lay_out_shards("model", tensors, SHARD)
     for layout in layouts:
         with (folder / layout.name).open("wb") as file:
             file.writelines(data for _, data in layout.frame)
@@ -131,30 +163,8 @@ def make_checkpoint(folder: Path, size: int) -> int:
     return sum(layout.size for layout in layouts)
 
 
-FRAME = {"model.embed_tokens.weight": (VOCAB, HIDDEN), "model.norm.weight": (HIDDEN,), "lm_head.weight": (VOCAB, HIDDEN)}
-LAYER = {
-    "input_layernorm.weight": (HIDDEN,),
-    **{f"self_attn.{name}_proj.weight": (HIDDEN, HIDDEN) for name in "qkvo"},
-    "post_attention_layernorm.weight": (HIDDEN,),
-    "mlp.gate_proj.weight": (INTERMEDIATE, HIDDEN),
-    "mlp.up_proj.weight": (INTERMEDIATE, HIDDEN),
-    "mlp.down_proj.weight": (HIDDEN, INTERMEDIATE),
-}
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_act": "silu",
-    "hidden_size": HIDDEN,
-    "intermediate_size": INTERMEDIATE,
-    "max_position_embeddings": 4096,
-    "num_attention_heads": HEADS,
-    "num_key_value_heads": HEADS,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 10000.0,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-    "vocab_size": VOCAB,
-}
+def outlines(shapes: dict[str, tuple[int, ...]], prefix: str = "") -> list[Outline]:
+    return [Outline(prefix + key, BY_NAME["bfloat16"], shape) for key, shape in shapes.items()]
 
 
 def measure(folder: Path, runs: int) -> Iterator[Row]:
@@ -199,7 +209,7 @@ def run(*command: str) -> tuple[float, int]:
     """Seconds that a process took, and the most memory in bytes that it, or one of its children, had at a time."""
     quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
     started = perf_counter()
-    process = os.posix_spawnp(command[0], command, os.environ, file_actions=quiet)
+    process = os.posix_spawnp(command[0], command, ENVIRONMENT, file_actions=quiet)
     _, status, usage = os.wait4(process, 0)
     seconds = perf_counter() - started
     if status:

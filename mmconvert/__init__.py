@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmconvert.api import Comparison, Hints, Inspection, Options, Plan, convert, inspect, open, plan, verify
+    from mmconvert.api import Findings, Hints, Inspection, Options, Plan, convert, inspect, open, plan, verify
 
 __version__ = "0.1.0"
 
-__all__ = ["Comparison", "Hints", "Inspection", "Options", "Plan", "convert", "inspect", "open", "plan", "verify"]
+__all__ = ["Findings", "Hints", "Inspection", "Options", "Plan", "convert", "inspect", "open", "plan", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,16 +16,16 @@ from mmconvert import manifest, planner, registry
 from mmconvert.assembly import assemble
 from mmconvert.errors import InputRefused
 from mmconvert.execute import execute
+from mmconvert.findings import Findings
 from mmconvert.layouts import NO_HINTS, Checkpoint, Hints, recognise
-from mmconvert.manifest import CheckReport
 from mmconvert.options import DEFAULTS, Options, Verify
 from mmconvert.plan import Plan
 from mmconvert.progress import Progress
 from mmconvert.sources import TensorRef
 from mmconvert.spec import A
-from mmconvert.verify import Comparison, check_written, compare
+from mmconvert.verify import check_written, compare
 
-__all__ = ["Comparison", "Hints", "Inspection", "Options", "Plan", "convert", "inspect", "open", "plan", "verify"]
+__all__ = ["Findings", "Hints", "Inspection", "Options", "Plan", "convert", "inspect", "open", "plan", "verify"]
 
 AnyPath = str | Path
 
@@ -97,7 +97,7 @@ def verify(
     hints_a: Hints = NO_HINTS,
     hints_b: Hints = NO_HINTS,
     progress: Progress | None = None,
-) -> Comparison | CheckReport:
+) -> Findings:
     """With `b`: whether it is `a`, converted, bit for bit. Without: whether the folder `a` is what its manifest says.
 
     Look at the result's `problems`; nothing is raised for a difference.

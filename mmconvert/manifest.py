@@ -19,6 +19,7 @@ from typing import Any
 from mmconvert import __version__, digests
 from mmconvert.containers.layout import FileLayout
 from mmconvert.errors import UsageError
+from mmconvert.findings import Findings
 from mmconvert.plan import Plan, Remark
 from mmconvert.progress import Progress, Silent
 from mmconvert.sources import blocks
@@ -26,15 +27,6 @@ from mmconvert.sources import blocks
 NAME = "mmconvert.json"
 SCHEMA = 1
 BLOCK = 1 << 20
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """What checking a folder found: `problems`, one line each, and how many tensors and bytes were read."""
-
-    problems: tuple[str, ...]
-    tensors: int
-    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -56,8 +48,13 @@ class _Expected:
     tensors: int
 
 
-def build(plan: Plan, results: Mapping[tuple[str, str], str], digest: str) -> dict[str, Any]:
-    """The manifest of a finished `plan`; `results` holds the digest of each tensor by (file, key)."""
+def build(
+    plan: Plan, results: Mapping[tuple[str, str], str], digest: str, counted: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
+    """The manifest of a finished `plan`.
+
+    `results` holds the digest of each tensor by (file, key), `counted` what was counted on the way, by kind and key.
+    """
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "tool": {"name": "mmconvert", "version": __version__},
@@ -89,6 +86,7 @@ def build(plan: Plan, results: Mapping[tuple[str, str], str], digest: str) -> di
         "invented": _remarks(plan.invented),
         "carried": list(plan.carried),
         "warnings": list(plan.warnings),
+        **{name: counts for name, counts in sorted(counted.items()) if counts},
     }
     return {**document, "self": digests.of(digest, render(document))}
 
@@ -98,7 +96,7 @@ def render(document: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
 
 
-def check_folder(folder: Path, progress: Progress | None = None) -> CheckReport:
+def check_folder(folder: Path, progress: Progress | None = None) -> Findings:
     """Compare every byte of `folder` with the manifest in it.
 
     A folder that differs, or a manifest that cannot be made sense of, is a report with problems, not an exception.
@@ -109,9 +107,9 @@ def check_folder(folder: Path, progress: Progress | None = None) -> CheckReport:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{folder}: has no {NAME}; `mmconvert verify A B` compares it with its source") from error
     except OSError as error:
-        return CheckReport((f"{NAME}: cannot be read: {error.strerror}",), 0, 0)
+        return Findings([f"{NAME}: cannot be read: {error.strerror}"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        return CheckReport((f"{NAME}: is damaged: {error}",), 0, 0)
+        return Findings([f"{NAME}: is damaged: {error}"])
     if expected.digest == "none":
         raise UsageError(f"{folder}: was written without digests; `mmconvert verify A B` compares it with its source")
 
@@ -133,7 +131,7 @@ def check_folder(folder: Path, progress: Progress | None = None) -> CheckReport:
             problems += [f"{name}: {problem}" for problem in damaged]
     finally:
         watcher.finish()
-    return CheckReport(tuple(sorted(problems)), expected.tensors, sum(expected.sizes.values()))
+    return Findings(sorted(problems), tensors=expected.tensors, nbytes=sum(expected.sizes.values()))
 
 
 def _understand(data: bytes) -> _Expected:

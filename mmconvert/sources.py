@@ -174,7 +174,9 @@ class Gather:
             self.inner.read_into(run_start, views)
 
 
-def blocks(length: int, size: int) -> Iterator[tuple[int, int]]:
-    """Cut `length` bytes into (start, size) blocks of at most `size` bytes."""
-    for start in range(0, length, size):
-        yield start, min(size, length - start)
+def blocks(length: int, size: int, first: int | None = None) -> Iterator[tuple[int, int]]:
+    """Cut `length` bytes into (start, size) blocks of at most `size` bytes, the first of at most `first`."""
+    start, room = 0, size if first is None else first
+    while start < length:
+        yield start, min(room, length - start)
+        start, room = start + room, size

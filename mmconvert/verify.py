@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mmconvert import manifest, mapping, registry
@@ -13,6 +13,7 @@ from mmconvert.configs import ABSENT, get
 from mmconvert.containers import open_file
 from mmconvert.documents import read_json
 from mmconvert.errors import MMConvertError, NoConversion, VerificationFailed
+from mmconvert.findings import Findings
 from mmconvert.layouts import NO_HINTS, Hints, recognise
 from mmconvert.mapping import Leg
 from mmconvert.options import DEFAULTS, Options
@@ -27,23 +28,9 @@ BLOCK = 1 << 20
 SHOWN = 4
 
 
-@dataclass
-class Comparison:
-    """What comparing two checkpoints found; they agree where there is no problem."""
-
-    tensors: int = 0
-    nbytes: int = 0
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
-
-
 def compare(
     a: Path, b: Path, hints_a: Hints = NO_HINTS, hints_b: Hints = NO_HINTS, progress: Progress | None = None
-) -> Comparison:
+) -> Findings:
     """Compare every tensor of `b` with the mapped tensor of `a`, bit for bit, and the configs field by field.
 
     Casts and invented tensors are known from b's manifest; without one, b's own element types are taken as wanted.
@@ -60,7 +47,7 @@ def compare(
     back = Hop(hops[-1].converter, hops[-1].other)
     (leg,) = mapping.translate([back], right.config, right.node.release, frozenset(right.tensors), right.config_from)
     found = spelled(right.tensors, leg, back.source.aliases)
-    result = Comparison()
+    result = Findings()
     _compare_configs(assembly.legs[-1], leg, result)
     _compare_tensors(assembly, found, leg, set(options.init), result, progress or Silent())
     return result
@@ -79,7 +66,7 @@ def _everything(hops: tuple[Hop, ...]) -> dict[str, int]:
     return {name: 0 for table in hops[0].converter.tables for row in table.rows if (name := getattr(row, "init", None))}
 
 
-def _compare_configs(mapped: Leg, found: Leg, result: Comparison) -> None:
+def _compare_configs(mapped: Leg, found: Leg, result: Findings) -> None:
     space = mapped.hop.converter.configs.space(mapped.hop.other)
     expected, actual = space.read(mapped.configs.target), found.configs.source
     for rule in mapped.hop.converter.configs.rules:
@@ -95,7 +82,7 @@ def _compare_tensors(
     found: Mapping[str, TensorRef],
     leg: Leg,
     made: set[str],
-    result: Comparison,
+    result: Findings,
     progress: Progress,
 ) -> None:
     expected = {tensor.key: tensor for tensor in assembly.tensors}
@@ -131,7 +118,7 @@ def _is_optional(key: str, leg: Leg) -> bool:
     return any(twin.key == key and twin.optional for twin in leg.twins_read())
 
 
-def _compare_one(tensor: PlannedTensor, found: TensorRef, result: Comparison, progress: Progress) -> Iterator[str]:
+def _compare_one(tensor: PlannedTensor, found: TensorRef, result: Findings, progress: Progress) -> Iterator[str]:
     """Compare one tensor; yields its key if it holds values that are not finite."""
     if tensor.shape != found.shape:
         result.problems.append(f"{tensor.key}: shape {list(found.shape)}, expected {list(tensor.shape)}")

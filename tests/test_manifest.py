@@ -15,6 +15,7 @@ from mmconvert.containers.layout import FileLayout, Slot
 from mmconvert.dtypes import BY_NAME
 from mmconvert.errors import UsageError
 from mmconvert.execute import execute
+from mmconvert.findings import Findings
 from mmconvert.invent import Uniform
 from mmconvert.manifest import check_folder
 from mmconvert.plan import OutputFile, Plan, PlannedTensor, Remark
@@ -88,7 +89,7 @@ def test_the_manifest_says_where_every_tensor_lies_and_came_from(tmp_path: Path)
 def test_an_untouched_folder_has_no_problems(tmp_path: Path, digest: str) -> None:
     convert(tmp_path / "out", digest)
     report = check_folder(tmp_path / "out")
-    assert report == manifest.CheckReport((), 4, 80 + 24 + 10 + 2)
+    assert report == Findings(tensors=4, nbytes=80 + 24 + 10 + 2)
 
 
 def test_every_single_flipped_bit_is_found(folder: Path) -> None:
@@ -110,7 +111,7 @@ def test_another_spelling_of_the_same_number_is_found(folder: Path) -> None:
     data = path.read_bytes()
     assert b"1e-05" in data
     path.write_bytes(data.replace(b"1e-05", b"1E-05"))  # one bit, and JSON reads the same
-    assert check_folder(folder).problems == ("mmconvert.json: is damaged: it was changed after it was written",)
+    assert check_folder(folder).problems == ["mmconvert.json: is damaged: it was changed after it was written"]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_a_problem_names_the_file_and_the_tensor(folder: Path, name: str, offset
     data = bytearray((folder / name).read_bytes())
     data[offset] ^= 1
     (folder / name).write_bytes(data)
-    assert check_folder(folder).problems == (problem,)
+    assert check_folder(folder).problems == [problem]
 
 
 def test_missing_added_and_cut_files_are_all_named(folder: Path) -> None:
@@ -135,20 +136,20 @@ def test_missing_added_and_cut_files_are_all_named(folder: Path) -> None:
     (folder / "config.yaml").unlink()
     (folder / "config.yaml").symlink_to("/etc/hosts")
     os.truncate(folder / "text/model.mdl", 23)
-    assert check_folder(folder).problems == (
+    assert check_folder(folder).problems == [
         "assets/added.json: is not in the manifest",
         "assets/tokenizer.json: is missing",
         "config.yaml: is a link or a device, not a file",
         "config.yaml: is missing",
         "text/model.mdl: has 23 bytes instead of 24",
-    )
+    ]
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/hosts", "assets/../../outside"])
 def test_a_name_that_leads_out_of_the_folder_is_never_opened(folder: Path, name: str) -> None:
     (folder.parent / "outside").write_bytes(b"secret")
     rewrite(folder, lambda document: document["documents"].update({name: {"bytes": 6, "digest": ""}}))
-    assert check_folder(folder).problems == (f"{name}: is missing",)
+    assert check_folder(folder).problems == [f"{name}: is missing"]
 
 
 def set_to(*path: str | int, value: object) -> Callable[[dict[str, Any]], object]:

@@ -31,7 +31,6 @@ def verify(reporter: Reporter, a: Path, b: Path | None, config: Path | None, mod
     hints = api.Hints(config=config, model=model)
     with reporter.progress("verifying") as progress:
         found = api.verify(a, b, hints_a=hints, hints_b=api.Hints(model=model), progress=progress)
-    notes = list(getattr(found, "notes", ()))
     document = {
         "schema": SCHEMA,
         "a": str(a),
@@ -39,12 +38,12 @@ def verify(reporter: Reporter, a: Path, b: Path | None, config: Path | None, mod
         "ok": not found.problems,
         "tensors": found.tensors,
         "bytes": found.nbytes,
-        "problems": list(found.problems),
-        "notes": notes,
+        "problems": found.problems,
+        "notes": found.notes,
     }
 
     def draw() -> None:
-        for note in notes:
+        for note in found.notes:
             print(f"note: {note}")
         for problem in found.problems[:SHOWN]:
             print(problem)

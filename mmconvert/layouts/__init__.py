@@ -9,6 +9,7 @@ from mmconvert.errors import UsageError
 from mmconvert.layouts import cerebras, hugging_face
 from mmconvert.layouts.checkpoint import ASSETS, NO_HINTS, Checkpoint, Hints
 from mmconvert.layouts.hugging_face import snapshot
+from mmconvert.sources import FILES
 
 __all__ = ["ASSETS", "NO_HINTS", "Checkpoint", "Hints", "recognise"]
 
@@ -20,6 +21,8 @@ def recognise(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     """
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
+    # A file that was read before may have been replaced since.
+    FILES.close()
     path = snapshot(path)
     if path.is_file():
         return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,8 @@ def single_folder(folder: Path, hints: Hints, weights: Path | None = None) -> Ch
             parts = dict.fromkeys(held, folder)
             parts |= {part: _linked_folder(folder, config, form, part, hints.vision_tower) for part in wanted}
             return _checkpoint(folder, Node(converter.model, form.name), form, parts, weights)
-    kind = config.get("model_type") or config.get("architectures") or "nothing"
     raise InputRefused(
-        f"{folder / 'config.json'}: model_type {kind!r} is none that is known here (see `mmconvert list`)"
+        f"{folder / 'config.json'}: model_type {_kind(config)!r} is none that is known here (see `mmconvert list`)"
     )
 
 
@@ -101,7 +101,8 @@ def several_folders(path: Path, hints: Hints) -> Checkpoint:
     """A folder of folders: each is known by its config, whatever it is called."""
     inside = [snapshot(each) for each in sorted(path.iterdir()) if each.is_dir()] if path.is_dir() else []
     configs = {each: _config(each) for each in inside if (each / "config.json").is_file()}
-    near_misses = []
+    near_misses: list[str] = []
+    strangers = dict(configs)
     for converter, form in _candidates(hints, several=True):
         found = {part: [each for each in configs if known(configs[each])] for part, known in form.parts.items()}
         if hints.vision_tower is not None:
@@ -109,6 +110,7 @@ def several_folders(path: Path, hints: Hints) -> Checkpoint:
         if all(len(each) == 1 for each in found.values()):
             parts = {part: each[0] for part, each in found.items()}
             return _checkpoint(path, Node(converter.model, form.name), form, parts)
+        strangers = {each: config for each, config in strangers.items() if each not in chain(*found.values())}
         if any(found.values()):
             near_misses += [
                 f"{len(each)} folders for {part}" + (f" ({', '.join(e.name for e in each)})" if each else "")
@@ -116,8 +118,14 @@ def several_folders(path: Path, hints: Hints) -> Checkpoint:
                 if len(each) != 1
             ]
     if near_misses:
-        raise InputRefused(f"{path}: needs one folder of each part, but has {near_misses[0]}")
+        unknown = "".join(f"; {each.name} says model_type {_kind(config)!r}" for each, config in strangers.items())
+        raise InputRefused(f"{path}: needs one folder of each part, but has {near_misses[0]}{unknown}")
     raise InputRefused(f"{path}: no checkpoint is recognised here: no config.json, no .mdl, no folders that hold them")
+
+
+def _kind(config: Config) -> Any:
+    """What a config that nobody knows says it is."""
+    return config.get("model_type") or config.get("architectures") or "nothing"
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def test_every_tensor_is_listed_with_its_source_and_rule(mmconvert: Run, llama: 
         "source": "model.layers.1.self_attn.k_proj.weight",
         "shape": [24, 48],
         "dtype": "bfloat16",
-        "rule": "rotary rows interleaved, 2 heads",
+        "rule": "rotary rows interleaved (heads: 2)",
         "bytes": 24 * 48 * 2,
     }
     assert tensors["ln_f.weight"]["source"] == "model.norm.weight"
@@ -75,7 +75,7 @@ def test_people_get_a_table_and_a_sum(mmconvert: Run, llama: Path) -> None:
     assert done.returncode == 0
     row = next(line for line in done.stdout.splitlines() if "layers.0.self_attn.q_proj.weight" in line)
     assert "48 x 48" in row
-    assert "rotary rows interleaved, 4 heads" in row
+    assert "rotary rows interleaved (heads: 4)" in row
     assert "22 tensors" in done.stdout.splitlines()[-1]
 
 

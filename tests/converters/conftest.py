@@ -106,6 +106,10 @@ class Workshop:
         """A copy of the golden folder of this name."""
         return Draft(Path(shutil.copytree(self.golden / name, self.root / f"draft{next(self.numbers)}")))
 
+    def edit(self, folder: Path) -> Draft:
+        """A folder that the test itself has made."""
+        return Draft(folder)
+
     def convert(self, src: Path, to: str, options: Options = SAFETENSORS, **hints: Any) -> Path:
         out = self.new()
         api.convert(src, out, to, options=options, hints=Hints(**hints), fsync=False)

@@ -1,0 +1,183 @@
+"""Config rules, applied both ways: what comes out, what is carried, what is refused."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from mmconvert.configs import (
+    ABSENT,
+    ANYTHING,
+    ConfigRow,
+    ConfigTable,
+    Fallback,
+    Space,
+    at,
+    const,
+    derived,
+    get,
+    group,
+    ignored,
+    leaves,
+    put,
+    renamed,
+    same,
+)
+from mmconvert.errors import InputRefused
+from mmconvert.plan import Remark
+from mmconvert.releases import Release
+from mmconvert.schema import Schema
+from mmconvert.spec import A, B
+
+
+def table(*rows: ConfigRow, a: dict[str, Any] | None = None, b: dict[str, Any] | None = None) -> ConfigTable:
+    """A config table whose sides have these properties."""
+
+    def space(properties: dict[str, Any] | None) -> Space:
+        return Space(lambda config: {"": Schema("toy", {"type": "object", "properties": properties or {}})})
+
+    return ConfigTable(tuple(rows), space(a), space(b))
+
+
+# --- paths ----------------------------------------------------------------------------------------------------------
+
+CONFIG = {"text": {"size": 1}, "images": [{"name": "x"}, {}], "null": None}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("", CONFIG),
+        ("text.size", 1),
+        ("images.0.name", "x"),
+        ("null", None),
+        ("absent", ABSENT),
+        ("text.size.deeper", ABSENT),
+        ("images.2", ABSENT),
+        ("images.name", ABSENT),
+    ],
+)
+def test_a_path_leads_to_a_value_or_nowhere(path: str, value: object) -> None:
+    assert get(CONFIG, path) == value
+
+
+def test_put_copies_and_makes_what_is_missing_on_the_way() -> None:
+    before = copy.deepcopy(CONFIG)
+    assert put(CONFIG, "text.size", 2)["text"] == {"size": 2}
+    assert put(CONFIG, "images.1.name", "y")["images"] == [{"name": "x"}, {"name": "y"}]
+    assert put({}, "images.0.encoder.size", 3) == {"images": [{"encoder": {"size": 3}}]}
+    assert before == CONFIG
+
+
+def test_leaves_are_every_value_down_to_where_one_stops() -> None:
+    assert dict(leaves(CONFIG, set())) == {"text.size": 1, "images.0.name": "x", "images.1": {}, "null": None}
+    assert dict(leaves(CONFIG, {"images"})) == {"text.size": 1, "images": CONFIG["images"], "null": None}
+
+
+# --- there and back -------------------------------------------------------------------------------------------------
+
+
+def test_fields_change_their_names_and_choices_their_spelling() -> None:
+    rules = table(*same("size"), renamed("heads", "num_heads"), renamed("act", "nonlinearity", {"silu": "swiglu"}))
+    a, b = {"size": 1, "heads": 2, "act": "silu"}, {"size": 1, "num_heads": 2, "nonlinearity": "swiglu"}
+    assert rules.translate(A, a).target == b
+    assert rules.translate(B, b).target == a
+
+
+def test_the_config_is_not_modified() -> None:
+    config = {"text": {"size": 1}, "list": [1]}
+    before = copy.deepcopy(config)
+    table(*same("text.size", "list"), a={"new": {"default": 1}}).translate(A, config)
+    assert config == before
+
+
+def test_an_absent_field_means_its_class_default() -> None:
+    rules = table(*same("size"), a={"size": {"default": 7}})
+    assert rules.translate(A, {}).target == {"size": 7}
+
+
+def test_an_unknown_choice_is_refused_with_the_known_ones() -> None:
+    rules = table(renamed("act", "nonlinearity", {"silu": "swiglu", "gelu": "geglu"}))
+    with pytest.raises(InputRefused, match=r"act is 'tanh'.*known: silu, gelu"):
+        rules.translate(A, {"act": "tanh"})
+
+
+def test_a_constant_is_written_one_way_and_demanded_the_other() -> None:
+    rules = table(const(B, "norm", "rms", also=["RMS"]))
+    assert rules.translate(A, {}).target == {"norm": "rms"}
+    for good in ("rms", "RMS"):
+        assert rules.translate(B, {"norm": good}).target == {}
+    with pytest.raises(InputRefused, match="norm is 'layer', which cannot be said on the other side"):
+        rules.translate(B, {"norm": "layer"})
+
+
+def test_a_field_that_means_nothing_may_hold_anything() -> None:
+    assert table(const(B, "dropout", 0.0, also=[ANYTHING])).translate(B, {"dropout": 0.3}).target == {}
+
+
+def test_a_derived_field_follows_from_the_other_side() -> None:
+    rules = table(*same("size"), derived(B, "twice", lambda config: 2 * config["size"]))
+    assert rules.translate(A, {"size": 2}).target == {"size": 2, "twice": 4}
+    with pytest.raises(InputRefused, match=r"twice is 5.*would become 4"):
+        rules.translate(B, {"size": 2, "twice": 5})
+
+
+def test_a_field_that_is_absent_is_not_written() -> None:
+    rules = table(derived(B, "window", lambda config: ABSENT))
+    assert rules.translate(A, {}).target == {}
+
+
+def test_a_value_that_would_come_back_changed_is_refused_by_name() -> None:
+    halve = group(["size"], ["half"], lambda a: {"half": a["size"] // 2}, lambda b: {"size": b["half"] * 2})
+    assert table(halve).translate(A, {"size": 4}).target == {"half": 2}
+    with pytest.raises(InputRefused, match=r"^source.json: size is 5.*would become 4"):
+        table(halve).translate(A, {"size": 5}, where="source.json")
+
+
+def test_a_rule_may_start_with_a_release() -> None:
+    rules = table(const(B, "name", "llama", since=Release(2, 4)))
+    assert rules.translate(A, {}, Release(2, 3)).target == {}
+    assert rules.translate(A, {}, Release(2, 10)).target == {"name": "llama"}
+
+
+def test_rules_move_into_a_larger_config_and_so_do_their_messages() -> None:
+    rows: Sequence[ConfigRow] = (renamed("act", "nonlinearity", {"silu": "swiglu"}), Fallback("bos", 1))
+    moved = at(rows, "text", "parts.0.model")
+    assert table(*moved).translate(A, {"text": {"act": "silu"}}).target == {
+        "parts": [{"model": {"nonlinearity": "swiglu"}}]
+    }
+    with pytest.raises(InputRefused, match="text.act is 'tanh'"):
+        table(*moved).translate(A, {"text": {"act": "tanh"}})
+    assert moved[1] == Fallback("text.bos", 1)
+
+
+# --- what no rule owns ----------------------------------------------------------------------------------------------
+
+
+def test_from_side_a_what_no_rule_owns_is_carried() -> None:
+    found = table(Fallback("bos", 1)).translate(A, {"torch_dtype": "bfloat16", "bos": 5})
+    assert found.carried == ("torch_dtype", "bos")
+    assert found.dropped == ()
+
+
+def test_what_is_ignored_is_dropped_with_its_reason() -> None:
+    found = table(ignored(A, "auto_map", why="names code")).translate(A, {"auto_map": {"x": "y"}})
+    assert found.dropped == (Remark("auto_map", "names code"),)
+    assert found.carried == ()
+
+
+def test_from_side_b_what_no_rule_owns_must_be_the_default() -> None:
+    rules = table(b={"size": {"default": 3}, "old": {"deprecated": True}})
+    assert rules.translate(B, {"size": 3}).dropped == ()
+    assert rules.translate(B, {"old": 1}).dropped[0].subject == "old"
+    with pytest.raises(InputRefused, match="size is 4, which has no counterpart"):
+        rules.translate(B, {"size": 4})
+
+
+def test_what_the_schema_forbids_is_refused_by_name() -> None:
+    rules = table(*same("size"), a={"size": {"type": "integer"}})
+    with pytest.raises(InputRefused, match="^config: size: 'x' is not of type 'integer'"):
+        rules.translate(A, {"size": "x"})

@@ -1,0 +1,67 @@
+"""What users may write for an option, and what the manifest keeps of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmconvert.dtypes import BY_NAME
+from mmconvert.errors import UsageError
+from mmconvert.options import Options, parse_dtype, parse_init, parse_size
+
+BF16, F32 = BY_NAME["bfloat16"], BY_NAME["float32"]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("5GB", 5 * 10**9), ("500mb", 500 * 10**6), ("2GiB", 2 << 30), ("1.5 kB", 1500), ("64", 64), ("64B", 64)],
+)
+def test_a_size_is_a_number_with_a_unit(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "5TB", "five", "-5GB", "0", "1e400", "nan", "5G"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="size"):
+        parse_size(text)
+
+
+def test_a_dtype_is_for_all_parts_or_for_some() -> None:
+    assert parse_dtype("keep") == {}
+    assert parse_dtype("bf16") == {"": BF16}
+    assert parse_dtype("text=bf16, vision=fp32,projector=keep") == {"text": BF16, "vision": F32}
+
+
+@pytest.mark.parametrize("text", ["", "bfloat16", "text=", "text:bf16"])
+def test_what_is_no_dtype_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--dtype"):
+        parse_dtype(text)
+
+
+def test_an_init_is_a_part_and_a_seed() -> None:
+    assert parse_init("projector=uniform:7") == ("projector", 7)
+
+
+def test_the_manifest_keeps_what_changes_bytes_and_nothing_of_the_machine() -> None:
+    options = Options(
+        container="safetensors",
+        dtype={"": F32, "text": BF16},
+        init={"projector": 3},
+        take="text",
+        tokenizer=Path("/home/me"),
+        params=Path("/home/me/params.yaml"),
+    )
+    said = options.recorded()
+    assert said == {
+        "dtype": {"all": "float32", "text": "bfloat16"},
+        "init": {"projector": "uniform:3"},
+        "tower": "text",
+    }
+    again = Options.from_record(said)
+    assert (again.dtype, again.init, again.take) == (options.dtype, options.init, options.take)
+
+
+def test_defaults_leave_no_record() -> None:
+    assert Options().recorded() == {}
+    assert Options.from_record({}) == Options()

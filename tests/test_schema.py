@@ -1,0 +1,82 @@
+"""Config schemas: what a class leaves out is its default, at every depth."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from mmconvert.schema import Schema, load
+
+SCHEMA = Schema(
+    "toy",
+    {
+        "type": "object",
+        "properties": {
+            "size": {"type": "integer", "minimum": 1, "default": 8},
+            "old": {"deprecated": True, "default": 1},
+            "free": {},
+            "parts": {"type": "array", "default": [], "items": {"$ref": "#/$defs/part"}},
+        },
+        "$defs": {
+            "part": {
+                "type": "object",
+                "properties": {"kind": {"enum": ["a", "b"], "default": "a"}, "name": {"type": "string"}},
+            },
+        },
+    },
+)
+
+
+def test_defaults_are_filled_in_at_every_depth() -> None:
+    assert SCHEMA.complete({}) == {"size": 8, "parts": []}
+    assert SCHEMA.complete({"parts": [{}, {"kind": "b", "x": 1}]}) == {
+        "size": 8,
+        "parts": [{"kind": "a"}, {"kind": "b", "x": 1}],
+    }
+
+
+def test_null_is_not_absent() -> None:
+    assert SCHEMA.complete({"free": None})["free"] is None
+
+
+def test_neither_config_nor_schema_is_changed() -> None:
+    config = {"parts": [{}]}
+    before = copy.deepcopy((config, SCHEMA.document))
+    filled = SCHEMA.complete(config)
+    SCHEMA.complete({})["parts"].append("mine")
+    filled["parts"][0]["kind"] = "b"
+    assert (config, SCHEMA.document) == before
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"size": 0}, "^size: 0 is less than"),
+        ({"parts": [{}, {"kind": "c"}]}, r"^parts\.1\.kind: 'c' is not one of"),
+        ([], "is not of type 'object'"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_path(config: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SCHEMA.complete(config)
+
+
+def test_a_path_in_front_is_part_of_the_name() -> None:
+    with pytest.raises(ValueError, match=r"^text_model\.size: "):
+        SCHEMA.complete({"size": "x"}, "text_model")
+
+
+def test_fields_are_looked_up_through_lists_and_references() -> None:
+    assert SCHEMA.default("parts.3.kind") == "a"
+    assert SCHEMA.default("free") is None
+    assert SCHEMA.accepts("parts.0.name")
+    assert not SCHEMA.accepts("parts.0.absent")
+    assert SCHEMA.is_deprecated("old")
+    assert not SCHEMA.accepts("old")
+
+
+def test_of_several_schemas_the_later_one_wins() -> None:
+    both = load("llava", "hf-mistral")
+    assert both.default("sliding_window") == 4096
+    assert both.accepts("mm_hidden_size")
