@@ -34,7 +34,6 @@ BLOCK = 1 << 20
 # Python keeps what it has compiled, as it does wherever nobody forbids it.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
-
 # The tensors outside the layers, and those of one layer.
 FRAME: dict[str, tuple[int, ...]] = {
     "model.embed_tokens.weight": (VOCAB, HIDDEN),
@@ -106,7 +105,7 @@ class Row:
 
 
 HEAD = """\
-| journey | fsync | `cp` | `mmconvert` | ratio (min to max) | peak RSS |
+| journey | fsync | `cp -r` | `mmconvert` | ratio (min to max) | peak RSS |
 |---|---|--:|--:|--:|--:|"""
 
 
@@ -169,8 +168,8 @@ def outlines(shapes: dict[str, tuple[int, ...]], prefix: str = "") -> list[Outli
 
 def measure(folder: Path, runs: int) -> Iterator[Row]:
     """Every journey that starts from the checkpoint in `folder`/hf or from what it becomes, without and with fsync."""
-    for journey in (TO_MDL, TO_SAFETENSORS):
-        convert(journey, folder, folder / journey.arguments[-1], fsync=False)
+    for there, back in ((TO_MDL, FROM_MDL), (TO_SAFETENSORS, FROM_SAFETENSORS)):
+        convert(there, folder, folder / back.source, fsync=False)
     out = folder / "out"
     for journey in JOURNEYS:
         for fsync in (False, True):

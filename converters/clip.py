@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmconvert.configs import (
-    ABSENT,
     ANYTHING,
     ConfigRow,
     ConfigTable,
     Space,
     Values,
     const,
-    derived,
     group,
     ignored,
     renamed,
@@ -27,6 +25,8 @@ from mmconvert.releases import Release, span
 from mmconvert.rows import roll_cls
 from mmconvert.schema import load
 from mmconvert.spec import A, B, Config, Sizes, key, mount, only, table
+
+from .hugging_face import UNTRUSTED, rename_dtype
 
 HF, CS = A, B
 NAMED_SINCE = Release(2, 4)
@@ -96,6 +96,13 @@ def _square(name: str) -> tuple[Any, Any]:
     return to_cs, to_hf
 
 
+def _heads_to_cs(config: Config) -> Values:
+    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    if hidden % heads:
+        raise ValueError(f"hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
+    return {"num_heads": heads}
+
+
 def _layer_norm_eps(config: Config) -> Values:
     eps = config["layer_norm_eps"]
     if eps != 1e-5:
@@ -109,7 +116,7 @@ def _layer_norm_epsilon(config: Config) -> Values:
 
 VISION_FIELDS: tuple[ConfigRow, ...] = (
     *same("hidden_size", "num_hidden_layers", "num_channels", "initializer_range"),
-    renamed("num_attention_heads", "num_heads"),
+    group(["num_attention_heads"], ["num_heads"], _heads_to_cs, lambda cs: {"num_attention_heads": cs["num_heads"]}),
     renamed("intermediate_size", "filter_size"),
     renamed("attention_dropout", "attention_dropout_rate"),
     renamed("hidden_act", "nonlinearity", {"quick_gelu": "quick_gelu", "gelu": "gelu"}),
@@ -128,14 +135,8 @@ VISION_FIELDS: tuple[ConfigRow, ...] = (
     const(CS, "use_ffn_bias_in_attention", True),
     const(CS, "use_ffn_bias", True),
     const(CS, "dropout_rate", 0.0, also=[ANYTHING]),
-    derived(HF, "quantization_config", lambda _: ABSENT, also=[None]),
     const(HF, "model_type", "clip_vision_model", also=[None]),
-    ignored(
-        HF,
-        "auto_map",
-        why="names code that the checkpoint would have its reader run; nothing of it is imported or carried",
-    ),
-    ignored(HF, "_name_or_path", why="a path or name of the machine that saved the file"),
+    *UNTRUSTED,
     ignored(
         CS,
         *("attention_initializer", "cls_token_initializer", "default_initializer", "ffn_initializer"),
@@ -150,16 +151,16 @@ VISION_FIELDS: tuple[ConfigRow, ...] = (
 def spell_hf(config: Config) -> dict[str, Any]:
     """The vision config; a `CLIPConfig` holds it under `vision_config`, and the projection's size beside it."""
     spelled = dict(config)
-    if config.get("model_type") == "clip" or isinstance(config.get("vision_config"), dict):
-        spelled = dict(config.get("vision_config") or {})
+    inner = config.get("vision_config")
+    if config.get("model_type") == "clip" or isinstance(inner, dict):
+        if not isinstance(inner, dict | None):
+            raise ValueError("vision_config is no mapping")
+        spelled = dict(inner or {})
         spelled["model_type"] = "clip_vision_model"
         for name in ("projection_dim", "dtype", "torch_dtype"):
             if name in config:
                 spelled[name] = config[name]
-    if "dtype" in spelled:
-        spelled.setdefault("torch_dtype", spelled["dtype"])
-        del spelled["dtype"]
-    return spelled
+    return rename_dtype(spelled)
 
 
 def is_clip(config: Config) -> bool:

@@ -17,13 +17,16 @@ from mmconvert.configs import (
     derived,
     group,
     ignored,
+    limited,
     renamed,
     same,
 )
 from mmconvert.rows import rotary
+from mmconvert.schema import load
 from mmconvert.spec import A, B, Config, Sizes, key, only, table, twin
 
 from . import rope
+from .hugging_face import UNTRUSTED, rename_dtype
 
 HF, CS = A, B
 
@@ -182,14 +185,8 @@ FIELDS: tuple[ConfigRow, ...] = (
     const(CS, "dropout_rate", 0.0, also=[ANYTHING]),
     const(CS, "attention_dropout_rate", 0.0, also=[ANYTHING]),
     const(CS, "embedding_dropout_rate", 0.0, also=[ANYTHING]),
-    derived(HF, "partial_rotary_factor", lambda _: ABSENT, also=[None, 1.0]),
-    derived(HF, "quantization_config", lambda _: ABSENT, also=[None]),
-    ignored(
-        HF,
-        "auto_map",
-        why="names code that the checkpoint would have its reader run; nothing of it is imported or carried",
-    ),
-    ignored(HF, "_name_or_path", why="a path or name of the machine that saved the file"),
+    limited(HF, "partial_rotary_factor", None, 1.0, why="CS rotates whole heads here, and has no field for a part"),
+    *UNTRUSTED,
     ignored(
         CS,
         *("initializer", "embedding_initializer", "output_layer_initializer"),
@@ -215,9 +212,12 @@ def spell_hf(config: Config, mistral: bool) -> dict[str, Any]:
     `num_key_value_heads` and `head_dim` follow from the heads where they are absent or null. LLaMA has no sliding
     window and Mistral no biases, whatever a stray field says: their classes read none.
     """
-    spelled = rope.spell_hf(config)
-    heads, hidden = spelled.get("num_attention_heads", 32), spelled.get("hidden_size", 4096)
-    if spelled.get("num_key_value_heads", 8 if mistral else None) is None:
+    default = load("hf-mistral" if mistral else "hf-llama").default
+    spelled = rope.spell_hf(config, default("max_position_embeddings"))
+    heads, hidden, kv_heads = (
+        spelled.get(name, default(name)) for name in ("num_attention_heads", "hidden_size", "num_key_value_heads")
+    )
+    if kv_heads is None:
         spelled["num_key_value_heads"] = heads
     if spelled.get("head_dim") is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
         spelled["head_dim"] = hidden // heads
@@ -225,10 +225,7 @@ def spell_hf(config: Config, mistral: bool) -> dict[str, Any]:
         spelled.update(attention_bias=False, mlp_bias=False)
     else:
         spelled.pop("sliding_window", None)
-    if "dtype" in spelled:
-        spelled.setdefault("torch_dtype", spelled["dtype"])
-        del spelled["dtype"]
-    return spelled
+    return rename_dtype(spelled)
 
 
 def spell_cs(config: Config) -> dict[str, Any]:
@@ -237,7 +234,8 @@ def spell_cs(config: Config) -> dict[str, Any]:
     if "embd_pdrop" in spelled:
         spelled.setdefault("embedding_dropout_rate", spelled["embd_pdrop"])
         del spelled["embd_pdrop"]
-    heads, hidden = spelled.get("num_heads", 12), spelled.get("hidden_size", 768)
+    default = load("cs-llama").default
+    heads, hidden = (spelled.get(name, default(name)) for name in ("num_heads", "hidden_size"))
     if spelled.get("rotary_dim") is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
         spelled["rotary_dim"] = hidden // heads
     extra = spelled.get("extra_attention_params") or {}

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from mmconvert.configs import ABSENT, ANYTHING, ConfigRow, Fallback, Rule, Space, const, derived
+from mmconvert.configs import ABSENT, ANYTHING, ConfigRow, Fallback, Rule, Space, const, derived, limited
 from mmconvert.converter import Format, Substitute
 from mmconvert.schema import Schema, load
 from mmconvert.spec import A, Config, Sizes, mount, only, table
@@ -81,6 +82,12 @@ FIELDS: tuple[ConfigRow, ...] = (
     # A tower trained into the text checkpoint is read from there; exports always put it into the image folder.
     const(HF, f"{TEXT}.unfreeze_mm_vision_tower", False, also=[True]),
     derived(HF, f"{TEXT}.mm_vision_tower", lambda _: ABSENT, also=[ANYTHING]),
+    # LLaVA 1.6 cuts a picture into several and joins their features; CS sees each picture once.
+    limited(HF, f"{TEXT}.image_aspect_ratio", None, "pad", "square", why="CS sees each picture once, in one piece"),
+    limited(
+        HF, f"{TEXT}.mm_patch_merge_type", None, "", "flat", why="CS knows no other order of the patches than flat"
+    ),
+    limited(HF, f"{TEXT}.s2", None, False, why="CS has no tower of several scales"),
     Fallback(f"{TEXT}.bos_token_id", 1),
     Fallback(f"{TEXT}.eos_token_id", 2),
     Fallback(f"{TEXT}.pad_token_id", 0),
@@ -93,16 +100,39 @@ FIELDS: tuple[ConfigRow, ...] = (
 )
 
 
-def _is_windowed(config: Config) -> bool:
-    return config[TEXT].get("attention_sliding_window_length") is not None
+@dataclass(frozen=True)
+class Names:
+    """What the text part is called: (`model_type`, `architectures`) of a LLaMA and of a Mistral."""
+
+    llama: tuple[str, str]
+    mistral: tuple[str, str]
+
+    def rules(self) -> tuple[Rule, Rule]:
+        """In CS only a sliding window tells a Mistral from a LLaMA."""
+
+        def chosen(cs: Config) -> tuple[str, str]:
+            return self.llama if cs[TEXT].get("attention_sliding_window_length") is None else self.mistral
+
+        return (
+            derived(HF, f"{TEXT}.model_type", lambda cs: chosen(cs)[0], also=[ANYTHING]),
+            derived(HF, f"{TEXT}.architectures", lambda cs: [chosen(cs)[1]], also=[ANYTHING]),
+        )
+
+    def settle(self, config: Config, original: Config) -> Config:
+        """A Mistral without a window looks like a LLaMA in CS, and is one; the original still knows its name.
+
+        Its window must then be said to be null: left out, it would mean 4096.
+        """
+        text = config[TEXT]
+        if text.get("sliding_window") is not None or not _is_mistral_text(original.get(TEXT) or {}):
+            return config
+        kind, architecture = self.mistral
+        named = {"model_type": kind, "architectures": [architecture], "sliding_window": None}
+        return {**config, TEXT: {**text, **named}}
 
 
-def _text_names(llama: tuple[str, str], mistral: tuple[str, str]) -> tuple[Rule, Rule]:
-    """`model_type` and `architectures` of the text part; only a sliding window tells a Mistral from a LLaMA in CS."""
-    return (
-        derived(HF, f"{TEXT}.model_type", lambda cs: (mistral if _is_windowed(cs) else llama)[0], also=[ANYTHING]),
-        derived(HF, f"{TEXT}.architectures", lambda cs: [(mistral if _is_windowed(cs) else llama)[1]], also=[ANYTHING]),
-    )
+COMPONENT_NAMES = Names(("llama", "LlamaForCausalLM"), ("mistral", "MistralForCausalLM"))
+LLAVA_NAMES = Names(("llava_llama", "LlavaLlamaForCausalLM"), ("llava_mistral", "LlavaMistralForCausalLM"))
 
 
 def _is_mistral_text(text: Config) -> bool:
@@ -187,8 +217,8 @@ COMPONENTS = Format(
     companions=COMPANIONS,
     documents=_documents,
     tokenizer=TOKENIZER,
+    settle=COMPONENT_NAMES.settle,
 )
-COMPONENT_NAMES = _text_names(("llama", "LlamaForCausalLM"), ("mistral", "MistralForCausalLM"))
 
 LLAVA = Format(
     "llava",
@@ -202,5 +232,5 @@ LLAVA = Format(
     tokenizer=TOKENIZER,
     needs=_llava_needs,
     casts_to_float16=True,
+    settle=LLAVA_NAMES.settle,
 )
-LLAVA_NAMES = _text_names(("llava_llama", "LlavaLlamaForCausalLM"), ("llava_mistral", "LlavaMistralForCausalLM"))

@@ -104,6 +104,10 @@ def _freeze_to_cs(config: Config) -> Values:
 def _freeze_to_hf(config: Config) -> Values:
     # Patterns are searched for in parameter names; one decoder weight stands for the decoder.
     weight = "text_model.transformer_decoder.layers.0.norm1.weight"
+    for pattern in config["freeze"] or ():
+        # A repeated group, or repeat upon repeat, can keep a search busy for years.
+        if re.search(r"\)[*+{]", pattern) or sum(map(pattern.count, "*+{")) > 4:
+            raise ValueError(f"freeze holds the pattern {pattern!r}, which may run away; repeat less, and no groups")
     try:
         frozen = any(re.search(pattern, weight) for pattern in config["freeze"] or ())
     except re.error as error:
@@ -162,14 +166,14 @@ def _spell_cs(config: Config, names: frozenset[str]) -> dict[str, Any]:
 CEREBRAS = Format("cs", parts={"": is_mmsimple}, aliases=(("model.", ""),))
 
 
-def _converter(a: Format, names: tuple[Rule, Rule], note: str) -> Converter:
+def _converter(a: Format, names: source.Names, note: str) -> Converter:
     return Converter(
         model="mmsimple-llava",
         a=a,
         b=CEREBRAS,
         tables=TABLES,
         configs=ConfigTable(
-            rows=(*FIELDS, *source.FIELDS, *names),
+            rows=(*FIELDS, *source.FIELDS, *names.rules()),
             a=source.SPACE,
             b=Space(lambda _: {"": load("cs-mmsimple-2.4")}, _spell_cs),
         ),

@@ -21,9 +21,10 @@ FIELDS: dict[str, tuple[set[str], set[str]]] = {
 }
 
 
-def spell_hf(config: Config) -> dict[str, Any]:
+def spell_hf(config: Config, max_position_embeddings: int) -> dict[str, Any]:
     """The config with `rope_theta` and `rope_scaling` in canonical form and no `rope_parameters`.
 
+    `max_position_embeddings` is the class default, for configs that leave theirs out.
     Raises ValueError, naming the type or field, for scalings that CS has no words for.
     """
     spelled = dict(config)
@@ -35,8 +36,13 @@ def spell_hf(config: Config) -> dict[str, Any]:
         theta = scaling.pop("rope_theta", None)
         if theta is not None:
             spelled["rope_theta"] = theta
+        partial = scaling.pop("partial_rotary_factor", None)
+        if partial is not None:
+            spelled["partial_rotary_factor"] = partial
         spelled["rope_scaling"] = scaling
-    spelled["rope_scaling"] = _canonical(spelled.get("rope_scaling"), spelled)
+    spelled["rope_scaling"] = _canonical(
+        spelled.get("rope_scaling"), {"max_position_embeddings": max_position_embeddings, **spelled}
+    )
     return spelled
 
 
@@ -51,10 +57,10 @@ def _canonical(scaling: Any, config: Config) -> dict[str, Any] | None:
     kind = "longrope" if kind == "su" else kind
     if kind == "default":
         return None
-    if kind not in FIELDS:
+    if not isinstance(kind, str) or kind not in FIELDS:
         raise ValueError(f"rope_scaling type {kind!r} has no CS counterpart; known: {', '.join(FIELDS)}")
     # transformers falls back on these where the scaling itself is silent.
-    maximum = config.get("max_position_embeddings")
+    maximum = config["max_position_embeddings"]
     original = named.get("original_max_position_embeddings", config.get("original_max_position_embeddings"))
     if kind == "yarn" and original is None:
         original = maximum

@@ -8,7 +8,7 @@ its class default, is known not to matter, travels with the checkpoint, or is re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -73,7 +73,17 @@ class Fallback:
     value: Any
 
 
-ConfigRow = Rule | Ignored | Fallback
+@dataclass(frozen=True)
+class Limited:
+    """A field of `side` that travels as it is, but only with a value that the other side's model computes too."""
+
+    side: Side
+    path: str
+    allowed: tuple[Any, ...]
+    why: str
+
+
+ConfigRow = Rule | Ignored | Fallback | Limited
 
 # In `also`: whatever the field holds, it means the same to the other side.
 ANYTHING = object()
@@ -132,6 +142,10 @@ def ignored(side: Side, *paths: str, why: str) -> Ignored:
     return Ignored(side, paths, why)
 
 
+def limited(side: Side, path: str, *allowed: Any, why: str) -> Limited:
+    return Limited(side, path, allowed, why)
+
+
 def at(rows: Sequence[ConfigRow], a: str, b: str) -> tuple[ConfigRow, ...]:
     """The rows for a config that lies inside a larger one: at path `a` of side a, at path `b` of side b."""
     return tuple(_at(row, a + ".", b + ".") for row in rows)
@@ -143,6 +157,8 @@ def _at(row: ConfigRow, a: str, b: str) -> ConfigRow:
     if isinstance(row, Ignored):
         prefix = a if row.side == A else b
         return replace(row, paths=tuple(prefix + path for path in row.paths))
+    if isinstance(row, Limited):
+        return replace(row, path=(a if row.side == A else b) + row.path)
 
     def inside(read: Reading, here: str, there: str) -> Reading:
         def moved(config: Config) -> Values:
@@ -263,14 +279,16 @@ class ConfigTable:
         reasons = {
             path: row.why for row in self.rows if isinstance(row, Ignored) and row.side == side for path in row.paths
         }
-        reasons.update({row.path: "" for row in self.rows if isinstance(row, Fallback)} if side == A else {})
+        limits = {row.path: row for row in self.rows if isinstance(row, Limited) and row.side == side}
         dropped, carried = [], []
         schemas = self.space(side).schemas(config)
-        for path, value in leaves(config, owned | set(reasons)):
+        for path, value in fields(config, owned | reasons.keys() | limits.keys()):
             schema, inner = _schema_of(schemas, path)
             if path in owned:
                 continue
-            if reasons.get(path):
+            if path in limits and value not in limits[path].allowed:
+                raise ValueError(f"{path} is {value!r}: {limits[path].why}")
+            if path in reasons:
                 dropped.append(Remark(path, reasons[path]))
             elif side == A:
                 carried.append(path)
@@ -311,12 +329,15 @@ def put(config: Any, path: str, value: Any) -> Any:
     return {**config, name: new}
 
 
-def leaves(config: Any, stop: set[str], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every (path, value) of a config, not looking inside the paths in `stop`."""
-    if path in stop or not isinstance(config, (Mapping, list)) or not config:
-        if path:
-            yield path, config
-        return
-    items = config.items() if isinstance(config, Mapping) else enumerate(config)
-    for name, value in items:
-        yield from leaves(value, stop, f"{path}.{name}" if path else str(name))
+def fields(config: Config, known: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """Every (path, value) of a config, looking only as deep inside a value as some of the `known` paths lie."""
+    inner = {path[:at] for path in known for at in range(len(path)) if path[at] == "."}
+
+    def look(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+        if path and path not in inner:
+            yield path, value
+        elif isinstance(value, Mapping | list):
+            for name, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+                yield from look(item, f"{path}.{name}" if path else str(name))
+
+    return look(config, "")

@@ -25,6 +25,7 @@ class Format:
     use, and the prefix that they stand for. `links` are config fields that hold the path of another part's folder, and
     `dtype_fields` those that hold the element type. `companions` are second config files that may lie beside a part's
     own, fill in what it lacks, and must agree with it except in the fields listed.
+    `settle` has the last word on a config that is about to be written, for what only the original config knows.
     `documents` are small files that a complete export needs, made from the config where none travelled along.
     `tokenizer` names the part that the tokenizer belongs to and the config field with the vocabulary's rows; `needs`
     lists files without which readers of this format fail, with what to do. `casts_to_float16` is true where its readers
@@ -39,6 +40,7 @@ class Format:
     dtype_fields: tuple[str, ...] = ()
     companions: Mapping[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
     documents: Callable[[Config], Mapping[str, Any]] = lambda config: {}
+    settle: Callable[[Config, Config], Config] = lambda config, original: config
     tokenizer: tuple[str, str] | None = None
     casts_to_float16: bool = False
     needs: Callable[[Config], Mapping[str, str]] = lambda config: {}

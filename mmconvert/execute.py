@@ -145,7 +145,8 @@ class _Run:
         slot = output.layout.slots[tensor.key]
         assert slot.nbytes == tensor.nbytes
         running = digests.new(self.digest)
-        # Writes that end where pages of the output end are a tenth cheaper, and no page goes to the disk twice.
+        # Writes that end where pages of the output end are a tenth cheaper, and no page goes to the disk twice. Slots
+        # are aligned to their elements, so no element is cut.
         for start, size in blocks(slot.nbytes, BLOCK, first=BLOCK - slot.offset % BLOCK):
             if self.stop.is_set():
                 return

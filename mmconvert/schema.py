@@ -49,10 +49,6 @@ class Schema:
     def is_deprecated(self, path: str) -> bool:
         return bool(self._at(path).get("deprecated"))
 
-    def accepts(self, path: str) -> bool:
-        """Whether the class has a field of this name."""
-        return bool(self._at(path)) and not self.is_deprecated(path)
-
     def _at(self, path: str) -> JSON:
         node: JSON = self.document
         for name in path.split(".") if path else ():

@@ -23,6 +23,8 @@ from mmconvert.errors import InputRefused
 
 # The kernel takes at most this many buffers in one vectored read (IOV_MAX on Linux and macOS).
 MAX_BUFFERS = 1024
+# Reading this many bytes for nothing takes less time than another call.
+MAX_GAP = 1 << 15
 
 
 class Source(Protocol):
@@ -154,7 +156,8 @@ class Gather:
 
     def _fill(self, start: int, buffer: memoryview) -> None:
         # Each wanted row is a piece (where it lies in the inner source, where it belongs in the buffer). Read in the
-        # order of the inner source, neighbouring pieces are one vectored read: the rows land where they belong at once.
+        # order of the inner source, neighbouring pieces are one vectored read: the rows land where they belong at once,
+        # and what lies in a short gap between them, such as every other row of a rotary head, lands in the bin.
         pieces = []
         end = start + len(buffer)
         for row in range(start // self.row_bytes, -(-end // self.row_bytes)):
@@ -163,13 +166,14 @@ class Gather:
             last = min((row + 1) * self.row_bytes, end)
             pieces.append((self.index[row] * self.row_bytes + skipped, buffer[first - start : last - start]))
         pieces.sort(key=lambda piece: piece[0])
+        unwanted = memoryview(bytearray(MAX_GAP))
         at = 0
         while at < len(pieces):
             run_start = position = pieces[at][0]
             views = []
-            while at < len(pieces) and pieces[at][0] == position:
-                views.append(pieces[at][1])
-                position += len(pieces[at][1])
+            while at < len(pieces) and 0 <= (gap := pieces[at][0] - position) <= MAX_GAP:
+                views += [unwanted[:gap], pieces[at][1]] if gap else [pieces[at][1]]
+                position += gap + len(pieces[at][1])
                 at += 1
             self.inner.read_into(run_start, views)
 

@@ -10,7 +10,7 @@ from typing import Any
 from mmconvert import tokenizers
 from mmconvert.assembly import Assembly, prevailing
 from mmconvert.casts import Overflow
-from mmconvert.configs import ABSENT, ConfigTable, Fallback, Ignored, get, leaves, put
+from mmconvert.configs import ABSENT, ConfigTable, Fallback, Ignored, fields, get, put
 from mmconvert.containers.layout import FileLayout
 from mmconvert.documents import dump_json, dump_yaml, read_json, read_yaml
 from mmconvert.errors import UsageError
@@ -122,7 +122,7 @@ def _hugging_face(
     warnings: list[str],
 ) -> Target:
     form, table = hop.target, hop.converter.configs
-    config = _restored(table, assembly.legs[-1].configs.target, checkpoint.original)
+    config = form.settle(_restored(table, assembly.legs[-1].configs.target, checkpoint.original), checkpoint.original)
     folders = form.folders(config)
     outputs: list[OutputFile] = []
     documents: dict[str, bytes] = {}
@@ -190,21 +190,13 @@ def _restored(table: ConfigTable, mapped: Config, original: Config) -> dict[str,
         spelled = table.a.spell(original, frozenset())
         owned = {path for rule in table.rules for path in rule.a}
         left_out = {path for row in table.rows if isinstance(row, Ignored) and row.side == A for path in row.paths}
-        depth = max(path.count(".") for path in owned)
-        for path, value in leaves(spelled, owned | left_out | _fields(spelled, depth)):
+        for path, value in fields(spelled, owned | left_out):
             if path not in owned | left_out and get(config, path) is ABSENT:
                 config = put(config, path, value)
     for row in table.rows:
         if isinstance(row, Fallback) and get(config, row.path) is ABSENT:
             config = put(config, row.path, row.value)
     return config
-
-
-def _fields(config: Config, depth: int, path: str = "") -> set[str]:
-    """The paths of a config's fields: its keys, or those of its parts."""
-    if depth == 0:
-        return {f"{path}{name}" for name in config}
-    return {field for name in config for field in _fields(config[name], depth - 1, f"{path}{name}.")}
 
 
 # --- both ----------------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def _compare_tensors(
 ) -> None:
     expected = {tensor.key: tensor for tensor in assembly.tensors}
     accounted = expected.keys() | {twin.key for twin in leg.twins_read()}
-    for key in found.keys() - accounted:
+    for key in sorted(found.keys() - accounted):
         if leg.expansion.dropped(leg.hop.side, key) is None:
             result.problems.append(f"{key}: only in B")
     progress.start(sum(tensor.nbytes for tensor in assembly.tensors))

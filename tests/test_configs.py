@@ -18,10 +18,10 @@ from mmconvert.configs import (
     at,
     const,
     derived,
+    fields,
     get,
     group,
     ignored,
-    leaves,
     put,
     renamed,
     same,
@@ -72,9 +72,14 @@ def test_put_copies_and_makes_what_is_missing_on_the_way() -> None:
     assert before == CONFIG
 
 
-def test_leaves_are_every_value_down_to_where_one_stops() -> None:
-    assert dict(leaves(CONFIG, set())) == {"text.size": 1, "images.0.name": "x", "images.1": {}, "null": None}
-    assert dict(leaves(CONFIG, {"images"})) == {"text.size": 1, "images": CONFIG["images"], "null": None}
+def test_fields_are_taken_whole_unless_a_known_one_lies_inside() -> None:
+    assert dict(fields(CONFIG, ())) == CONFIG
+    assert dict(fields(CONFIG, {"images.0.name"})) == {
+        "text": CONFIG["text"],
+        "images.0.name": "x",
+        "images.1": {},
+        "null": None,
+    }
 
 
 # --- there and back -------------------------------------------------------------------------------------------------
@@ -149,7 +154,7 @@ def test_rules_move_into_a_larger_config_and_so_do_their_messages() -> None:
     assert table(*moved).translate(A, {"text": {"act": "silu"}}).target == {
         "parts": [{"model": {"nonlinearity": "swiglu"}}]
     }
-    with pytest.raises(InputRefused, match="text.act is 'tanh'"):
+    with pytest.raises(InputRefused, match=r"text\.act is 'tanh'"):
         table(*moved).translate(A, {"text": {"act": "tanh"}})
     assert moved[1] == Fallback("text.bos", 1)
 
@@ -179,5 +184,5 @@ def test_from_side_b_what_no_rule_owns_must_be_the_default() -> None:
 
 def test_what_the_schema_forbids_is_refused_by_name() -> None:
     rules = table(*same("size"), a={"size": {"type": "integer"}})
-    with pytest.raises(InputRefused, match="^config: size: 'x' is not of type 'integer'"):
+    with pytest.raises(InputRefused, match=r"^config: size: 'x' is not of type 'integer'"):
         rules.translate(A, {"size": "x"})

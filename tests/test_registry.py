@@ -31,7 +31,7 @@ def test_a_format_to_itself_goes_out_and_back() -> None:
 def test_where_no_way_leads_the_existing_ones_are_named() -> None:
     with pytest.raises(NoConversion, match=r"llama: no way from hf to llava; it has cs -> hf, hf -> cs"):
         registry.path("llama", "hf", "llava")
-    with pytest.raises(NoConversion, match="gpt2: .* no converters"):
+    with pytest.raises(NoConversion, match=r"gpt2: .* no converters"):
         registry.path("gpt2", "hf", "cs")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,11 +18,11 @@ DATA = bytes(random.Random(0).randbytes(ROWS * ROW_BYTES))
 
 
 @pytest.fixture
-def span(tmp_path: Path) -> Iterator[FileSpan]:
+def span(tmp_path: Path) -> FileSpan:
     """`DATA`, seven bytes into a file with something after it."""
     path = tmp_path / "data"
     path.write_bytes(b"before!" + DATA + b"after")
-    yield FileSpan(path, 7, len(DATA))
+    return FileSpan(path, 7, len(DATA))
 
 
 def read(source: Source, start: int, length: int, block: int) -> bytes:

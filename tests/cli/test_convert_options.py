@@ -124,10 +124,23 @@ def test_values_that_become_infinite_are_counted_and_told(to_cs: ToCs, make_clip
         tensors["visual_projection.weight"][0, :3] = 1e5
 
     source = make_clip(tmp_path / "source", edit=enlarge)
-    done = to_cs(source, tmp_path / "cs", "--dtype", "fp16", "-q")
+    done = to_cs(source, tmp_path / "cs", "--dtype", "fp16", "-q", "--verify", "bytes")
     key = "classifier.classifier.ffn.0.linear_layer.weight"
     assert done.stderr == f"warning: {key}: 3 values are too large for the new type and became infinite\n"
     assert manifest(tmp_path / "cs")["overflow"] == {key: 3}
+
+
+def test_values_that_llavas_loader_makes_infinite_are_counted_and_told(
+    mmconvert: Run, to_cs: ToCs, make_llava: Make, tmp_path: Path
+) -> None:
+    def enlarge(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.norm.weight"][:2] = 1e5
+
+    to_cs(make_llava(tmp_path / "source", edit=enlarge), tmp_path / "cs")
+    done = mmconvert("cs-to-llava", "--src", tmp_path / "cs", "--out", tmp_path / "out")
+    assert done.returncode == 0
+    assert "model.norm.weight: 2 values are too large for float16" in done.stderr
+    assert manifest(tmp_path / "out")["beyond_float16"] == {"model.norm.weight": 2}
 
 
 @pytest.mark.parametrize("wrong", ["int8", "text=keep=fp32", "audio=fp16"])
@@ -148,6 +161,12 @@ def test_a_given_tokenizer_replaces_the_sources_own(to_cs: ToCs, llama: Path, tm
     to_cs(llama, tmp_path / "cs", "--tokenizer", given)
     assets = {path.name for path in (tmp_path / "cs" / "assets").iterdir()}
     assert assets == {"config.json", "tokenizer.json", "tokenizer_config.json"}
+
+
+def test_a_tokenizer_that_does_not_fit_the_vocabulary_is_told(to_cs: ToCs, make_llama: Make, tmp_path: Path) -> None:
+    done = to_cs(make_llama(tmp_path / "source", vocab_size=128), tmp_path / "cs")
+    assert "101" in done.stderr
+    assert "128" in done.stderr
 
 
 @pytest.mark.parametrize("where", ["empty", "absent"])

@@ -144,6 +144,18 @@ def test_a_cs_file_that_is_damaged_is_refused(mmconvert: Run, clip: Path, tmp_pa
     assert entries(tmp_path) == {"cs"}
 
 
+@pytest.mark.parametrize("pattern", ["(.+)+X$", "(a|b)*c", ".*.*.*.*.*X", "(?:x{2}){9}", "["])
+def test_a_freeze_pattern_that_runs_away_or_is_none_is_refused(
+    mmconvert: Run, llava: Path, tmp_path: Path, pattern: str
+) -> None:
+    mmconvert("llava-to-cs", "--src", llava, "--out", tmp_path / "cs", "--container", "safetensors")
+    params = tmp_path / "cs" / "config.yaml"
+    params.write_text(params.read_text().replace("^image_model.image_model_list", f"'{pattern}'"))
+    done = mmconvert("cs-to-llava", "--src", tmp_path / "cs", "--out", tmp_path / "out")
+    assert done.returncode == 3
+    assert "freeze holds" in said(done)
+
+
 # --- no conversion --------------------------------------------------------------------------------------------------
 
 
@@ -205,12 +217,12 @@ def test_a_target_that_must_not_be_written_is_refused(
     (tmp_path / "full" / "file").touch()
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("full")
-    before = {path: path.lstat() for path in tmp_path.rglob("*")}
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
     done = mmconvert("hf-to-cs", "--src", source, "--out", tmp_path / out)
     assert done.returncode == 5
     message = said(done)
     assert all(word in message for word in words), message
-    assert {path: path.lstat() for path in tmp_path.rglob("*")} == before
+    assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_a_target_that_another_run_is_writing_is_refused(mmconvert: Run, llama: Path, tmp_path: Path) -> None:

@@ -21,12 +21,14 @@ from safetensors.numpy import load_file, save_file
 from mmconvert import Hints, Options, api, registry
 from mmconvert.configs import ABSENT, Translation, get
 from mmconvert.converter import Converter
+from mmconvert.errors import InputRefused
 from mmconvert.releases import Release
 from mmconvert.spec import A, B
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Facts = tuple[list[int], str, str]
 Reader = Callable[[Path], dict[str, Facts]]
+LeafPaths = Callable[[Any], set[str]]
 
 SAFETENSORS = Options(container="safetensors")
 SMALL_CLIP = {
@@ -110,6 +112,18 @@ class Workshop:
         """A folder that the test itself has made."""
         return Draft(folder)
 
+    @staticmethod
+    def read_json(path: Path) -> Any:
+        return json.loads(path.read_text("utf-8"))
+
+    def refusal(self, src: Path, out: Path | None = None) -> str:
+        """Why a conversion to CS is refused; nothing may be left where it would have gone."""
+        target = out or self.new()
+        with pytest.raises(InputRefused) as caught:
+            api.convert(src, target, "cs-2.10", fsync=False)
+        assert not target.exists()
+        return str(caught.value)
+
     def convert(self, src: Path, to: str, options: Options = SAFETENSORS, **hints: Any) -> Path:
         out = self.new()
         api.convert(src, out, to, options=options, hints=Hints(**hints), fsync=False)
@@ -156,6 +170,30 @@ def golden() -> Path:
 @pytest.fixture
 def workshop(tmp_path: Path, golden: Path) -> Workshop:
     return Workshop(tmp_path, golden)
+
+
+@pytest.fixture
+def gqa(workshop: Workshop) -> Draft:
+    """A copy of a LLaMA with fewer key/value heads than heads."""
+    return workshop.draft("inputs/llama_gqa")
+
+
+@pytest.fixture
+def llava(workshop: Workshop) -> Draft:
+    """A copy of a LLaVA's two folders."""
+    return workshop.draft("llava/tiny_src")
+
+
+@pytest.fixture(scope="session")
+def leaf_paths() -> LeafPaths:
+    """The dotted path of every value of a config, however deep."""
+
+    def paths(value: Any, path: str = "") -> set[str]:
+        items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+        inner = {found for name, item in items for found in paths(item, f"{path}.{name}" if path else str(name))}
+        return inner or {path}
+
+    return paths
 
 
 @pytest.fixture(scope="session")

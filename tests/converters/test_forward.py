@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 
 def logits(folder: Path) -> torch.Tensor:
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokens = torch.arange(40).reshape(2, 20) * 7 % 320
     with torch.no_grad():
         found: torch.Tensor = model(tokens).logits
@@ -60,10 +60,12 @@ def test_attention_scores_agree_under_either_rotation(workshop: Workshop) -> Non
     turn = np.exp(1j * np.arange(20)[:, None] * theta)
 
     def halves(rows: Array) -> Array:
-        return (rows[:, :6] + 1j * rows[:, 6:]) * turn
+        turned: Array = (rows[:, :6] + 1j * rows[:, 6:]) * turn
+        return turned
 
     def pairs(rows: Array) -> Array:
-        return (rows[:, 0::2] + 1j * rows[:, 1::2]) * turn
+        turned: Array = (rows[:, 0::2] + 1j * rows[:, 1::2]) * turn
+        return turned
 
     def scores(tensors: dict[str, Array], query: str, key: str, rotate: Any) -> Array:
         q, k = (rotate(hidden @ tensors[name][:12].T.astype("float64")) for name in (query, key))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -119,9 +120,9 @@ def test_other_types_need_no_advice(llama: Configs) -> None:
     assert not llama.converter.advice(llama.translate({**LLAMA, "rope_scaling": YARN}).source, {})
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "wobbly"])
-def test_other_types_are_refused_by_name(llama: Configs, kind: str) -> None:
-    with pytest.raises(InputRefused, match=f"'{kind}' has no CS counterpart"):
+@pytest.mark.parametrize("kind", ["dynamic", "wobbly", ["yarn"]])
+def test_other_types_are_refused_by_name(llama: Configs, kind: object) -> None:
+    with pytest.raises(InputRefused, match=re.escape(f"{kind!r} has no CS counterpart")):
         section(llama, {"rope_type": kind, "factor": 2.0})
 
 
@@ -138,3 +139,14 @@ def test_rope_parameters_of_transformers_5_say_the_same(llama: Configs, scaling:
     new = {"rope_parameters": {**(scaling or {"rope_type": "default"}), "rope_theta": 5e5}}
     old = {"rope_scaling": scaling, "rope_theta": 5e5}
     assert llama.to_cs({**LLAMA, **new}) == llama.to_cs({**LLAMA, **old})
+
+
+@pytest.mark.parametrize("kind", [{"rope_type": "default"}, {"rope_type": "llama3", **LLAMA3}])
+def test_a_partial_rotation_inside_rope_parameters_is_refused_by_name(llama: Configs, kind: dict[str, Any]) -> None:
+    with pytest.raises(InputRefused, match=r"partial_rotary_factor is 0\.5"):
+        llama.to_cs({**LLAMA, "rope_parameters": {**kind, "rope_theta": 1e4, "partial_rotary_factor": 0.5}})
+
+
+def test_a_whole_rotation_inside_rope_parameters_changes_nothing(llama: Configs) -> None:
+    said = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0}
+    assert llama.to_cs({**LLAMA, "rope_parameters": said}) == llama.to_cs(LLAMA)

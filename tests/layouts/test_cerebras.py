@@ -1,0 +1,90 @@
+"""CS checkpoints: the weights, and whichever params file describes them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import mmconvert
+from mmconvert.errors import InputRefused, UsageError
+from mmconvert.layouts import Hints, recognise
+from mmconvert.layouts.cerebras import model_section
+from mmconvert.releases import Release
+
+
+@pytest.fixture(scope="module")
+def written(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cs") / "clip"
+    mmconvert.convert(clip, out, "cs-2.4", fsync=False)
+    return out
+
+
+@pytest.fixture
+def cs(written: Path, tmp_path: Path) -> Path:
+    """A CS folder of release 2.4 that a test may change."""
+    shutil.copytree(written, tmp_path / "cs")
+    return tmp_path / "cs"
+
+
+@pytest.mark.parametrize(
+    ("params", "section"),
+    [
+        ({"model": {"a": 1}}, {"a": 1}),
+        ({"trainer": {"init": {"model": {"a": 2}}}, "model": {"a": 1}}, {"a": 2}),
+        ({"trainer": {"init": {}}}, None),
+        ({"model": "llama"}, None),
+        ([], None),
+    ],
+)
+def test_the_model_section_is_flat_or_the_trainers(params: object, section: object) -> None:
+    assert model_section(params) == section
+
+
+def test_the_release_is_the_files_own_unless_it_is_said(cs: Path) -> None:
+    assert recognise(cs).node.release == Release(2, 4)
+    assert recognise(cs, Hints(release=Release(2, 7))).node.release == Release(2, 7)
+
+
+def test_a_mdl_alone_is_described_by_its_own_metadata(cs: Path) -> None:
+    (cs / "config.yaml").unlink()
+    found = recognise(cs)
+    assert (found.node.model, len(found.tensors)) == ("clip-vit", 56)
+    assert "metadata" in found.config_from
+
+
+def test_a_single_yaml_beside_it_describes_it_whatever_its_name(cs: Path) -> None:
+    (cs / "config.yaml").rename(cs / "params_train.yml")
+    assert recognise(cs).config_from == str(cs / "params_train.yml")
+
+
+def test_a_params_file_that_is_given_wins(cs: Path, tmp_path: Path) -> None:
+    given = tmp_path / "params.yaml"
+    given.write_text((cs / "config.yaml").read_text())
+    (cs / "config.yaml").write_text("model: {name: other}\n")
+    assert recognise(cs, Hints(config=given)).config_from == str(given)
+    with pytest.raises(InputRefused, match=r"config\.yaml: model name 'other'"):
+        recognise(cs)
+    with pytest.raises(UsageError, match="absent: no such file"):
+        recognise(cs, Hints(config=tmp_path / "absent"))
+
+
+def test_a_params_file_without_a_model_is_refused(cs: Path) -> None:
+    (cs / "config.yaml").write_text("optimizer: {}\n")
+    with pytest.raises(InputRefused, match=r"has neither a `model:` section nor `trainer\.init\.model`"):
+        recognise(cs)
+
+
+def test_several_mdl_files_are_the_users_to_choose_unless_one_is_called_model(cs: Path) -> None:
+    shutil.copy(cs / "model.mdl", cs / "checkpoint_10.mdl")
+    assert recognise(cs).node.model == "clip-vit"
+    (cs / "model.mdl").rename(cs / "checkpoint_20.mdl")
+    with pytest.raises(UsageError, match=r"holds 2 \.mdl files; name one"):
+        recognise(cs)
+
+
+def test_the_original_config_travels_in_the_assets(cs: Path) -> None:
+    assert recognise(cs).original["hidden_size"] == 32
+    shutil.rmtree(cs / "assets")
+    assert recognise(cs).original == {}

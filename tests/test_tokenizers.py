@@ -1,0 +1,54 @@
+"""How many ids a tokenizer has, from its files alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmconvert.tokenizers import length
+
+VOCAB = {"a": 0, "b": 1, "c": 2}
+
+
+def files(folder: Path, **documents: Any) -> dict[str, Path]:
+    found = {}
+    for stem, document in documents.items():
+        name = f"{stem}.json"
+        (folder / name).write_text(document if isinstance(document, str) else json.dumps(document))
+        found[name] = folder / name
+    return found
+
+
+def test_a_sentencepiece_model_has_its_pieces(tokenizer: bytes, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(tokenizer)
+    assert length({"tokenizer.model": tmp_path / "tokenizer.model"}) == 101
+
+
+def test_added_tokens_count_once(tokenizer: bytes, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(tokenizer)
+    added = files(tmp_path, added_tokens={"<image>": 101, "</s>": 2})
+    assert length({"tokenizer.model": tmp_path / "tokenizer.model", **added}) == 102
+
+
+@pytest.mark.parametrize("vocabulary", [VOCAB, [["a", 0.0], ["b", -1.0], ["c", -2.0]]])
+def test_a_fast_tokenizer_has_its_vocabulary_and_added_tokens(tmp_path: Path, vocabulary: object) -> None:
+    document = {"model": {"vocab": vocabulary}, "added_tokens": [{"id": 2}, {"id": 3}]}
+    assert length(files(tmp_path, tokenizer=document)) == 4
+
+
+@pytest.mark.parametrize("document", ["", "[]", "{}", '{"model": {"vocab": 3}}'])
+def test_a_file_that_does_not_say_gives_no_number(tmp_path: Path, document: str) -> None:
+    assert length(files(tmp_path, tokenizer=document)) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage", b"\x0a\xff\xff"])
+def test_a_damaged_sentencepiece_model_gives_no_number(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(data)
+    assert length({"tokenizer.model": tmp_path / "tokenizer.model"}) is None
+
+
+def test_no_tokenizer_gives_no_number() -> None:
+    assert length({}) is None
