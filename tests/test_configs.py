@@ -22,6 +22,7 @@ from mmconvert.configs import (
     get,
     group,
     ignored,
+    limited,
     put,
     renamed,
     same,
@@ -172,6 +173,13 @@ def test_what_is_ignored_is_dropped_with_its_reason() -> None:
     found = table(ignored(A, "auto_map", why="names code")).translate(A, {"auto_map": {"x": "y"}})
     assert found.dropped == (Remark("auto_map", "names code"),)
     assert found.carried == ()
+
+
+def test_what_is_limited_travels_with_an_allowed_value_only() -> None:
+    rules = table(limited(A, "tp", None, 1, why="splits the weights"))
+    assert rules.translate(A, {"tp": 1}).carried == ("tp",)
+    with pytest.raises(InputRefused, match="tp is 2: splits the weights"):
+        rules.translate(A, {"tp": 2})
 
 
 def test_from_side_b_what_no_rule_owns_must_be_the_default() -> None:
