@@ -151,7 +151,8 @@ def _stream(source: Source, found: TensorRef, progress: Progress) -> tuple[int |
         source.read_into(start, [left[:size]])
         found.source.read_into(start, [right[:size]])
         progress.advance(size)
-        if left[:size] != right[:size]:
+        # As bytes: memoryviews are compared one element at a time.
+        if bytes(left[:size]) != bytes(right[:size]):
             return start + next(at for at in range(size) if left[at] != right[at]), odd
         odd = odd or has_nonfinite(right[:size], found.dtype)
     return None, odd
