@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mmconvert import manifest, mapping, registry
-from mmconvert.assembly import Assembly, assemble, spelled
+from mmconvert.assembly import Assembly, assemble
 from mmconvert.casts import CASTABLE, Cast, Overflow
+from mmconvert.completeness import spelled
 from mmconvert.configs import ABSENT, get
 from mmconvert.containers import open_file
 from mmconvert.documents import read_json
