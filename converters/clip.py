@@ -21,15 +21,15 @@ from mmconvert.configs import (
     same,
 )
 from mmconvert.converter import Converter, Format
-from mmconvert.releases import Release, span
+from mmconvert.releases import span
 from mmconvert.rows import roll_cls
 from mmconvert.schema import load
 from mmconvert.spec import A, B, Config, Sizes, key, mount, only, table
 
+from .cerebras import NAMED_SINCE
 from .hugging_face import UNTRUSTED, rename_dtype
 
 HF, CS = A, B
-NAMED_SINCE = Release(2, 4)
 
 
 def sizes(config: Config) -> Sizes:

@@ -147,12 +147,15 @@ def _attention_bias_to_cs(config: Config) -> Values:
 
 
 def _window_to_cs(config: Config) -> Values:
-    window = config["sliding_window"]
-    return {"attention_sliding_window_length": ABSENT if window is None else window}
+    return {"attention_sliding_window_length": config.get("sliding_window") or ABSENT}
 
 
 def _window_to_hf(config: Config) -> Values:
     return {"sliding_window": config["attention_sliding_window_length"]}
+
+
+def _window_if_any_to_hf(config: Config) -> Values:
+    return {"sliding_window": config["attention_sliding_window_length"] or ABSENT}
 
 
 FIELDS: tuple[ConfigRow, ...] = (
@@ -187,6 +190,7 @@ FIELDS: tuple[ConfigRow, ...] = (
     const(CS, "embedding_dropout_rate", 0.0, also=[ANYTHING]),
     limited(HF, "partial_rotary_factor", None, 1.0, why="CS rotates whole heads here, and has no field for a part"),
     *UNTRUSTED,
+    limited(CS, "extra_ffn_params", {}, {"static_dual_expert": False}, why="Hugging Face has one expert, not two"),
     ignored(
         CS,
         *("initializer", "embedding_initializer", "output_layer_initializer"),
@@ -200,7 +204,9 @@ FIELDS: tuple[ConfigRow, ...] = (
 
 # Mistral says its window, null for none: a field left out would mean 4096.
 WINDOW = group(["sliding_window"], ["attention_sliding_window_length"], _window_to_cs, _window_to_hf)
-# LLaMA has none, and no field for one.
+# Where either may stand, a window makes a Mistral, and none a LLaMA, which has no field for one.
+WINDOW_IF_ANY = group(["sliding_window"], ["attention_sliding_window_length"], _window_to_cs, _window_if_any_to_hf)
+# LLaMA has none.
 NO_WINDOW = derived(CS, "attention_sliding_window_length", lambda _: ABSENT)
 
 TOKEN_IDS = (Fallback("bos_token_id", 1), Fallback("eos_token_id", 2), Fallback("use_cache", True))
@@ -231,6 +237,9 @@ def spell_hf(config: Config, mistral: bool) -> dict[str, Any]:
 def spell_cs(config: Config) -> dict[str, Any]:
     """A CS decoder config in canonical form. `embd_pdrop` and `embedding_dropout_rate` are one field with two names."""
     spelled = rope.spell_cs(config)
+    for name in ("extra_attention_params", "extra_ffn_params"):
+        if spelled.get(name, {}) is None:
+            del spelled[name]
     if "embd_pdrop" in spelled:
         spelled.setdefault("embedding_dropout_rate", spelled["embd_pdrop"])
         del spelled["embd_pdrop"]

@@ -9,7 +9,8 @@ from mmconvert.schema import load
 from mmconvert.spec import A, B, Config, mount
 
 from . import decoder
-from .clip import NAMED_SINCE
+from .cerebras import NAMED_SINCE
+from .hugging_face import is_called
 from .rope import advice
 
 HF, CS = A, B
@@ -22,9 +23,7 @@ TABLES = (
 
 def is_llama(config: Config) -> bool:
     """Whether a Hugging Face config is a LLaMA's, with or without LLaVA's fields beside it."""
-    return config.get("model_type") == "llama" or (
-        "model_type" not in config and "LlamaForCausalLM" in (config.get("architectures") or [])
-    )
+    return is_called(config, "llama", "LlamaForCausalLM")
 
 
 def is_cs_llama(config: Config) -> bool:

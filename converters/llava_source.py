@@ -193,11 +193,25 @@ def _llava_needs(config: Config) -> Mapping[str, str]:
 
 
 ALIASES = (("image_model/", "image_model/vision_model."),)
-# Beside a LLaVA config, the seed layout keeps the language model's own under this name. It may differ in what the
-# LLaVA config is there to change.
-COMPANIONS = {
-    TEXT: ("config_lmsys.json", frozenset({"max_position_embeddings", "initializer_range", "tie_word_embeddings"}))
-}
+# What does not touch the weights may differ between a LLaVA config and its language model's own.
+MAY_DIFFER = {"max_position_embeddings", "initializer_range"}
+DECODER_FIELDS = {path for row in decoder.FIELDS if isinstance(row, Rule) for path in row.a}
+
+
+def _with_own_config(llava: Config, own: Config) -> tuple[dict[str, Any], list[str]]:
+    """A LLaVA config with what the language model's own config, kept beside it, says of the decoder and it does not."""
+    merged = {**{name: own[name] for name in own if name in DECODER_FIELDS | {"rope_parameters"}}, **llava}
+    ours, theirs = (decoder.spell_hf(config, _is_mistral_text(llava)) for config in (merged, own))
+    differing = [path for path in sorted(DECODER_FIELDS & ours.keys() & theirs.keys()) if ours[path] != theirs[path]]
+    for path in differing:
+        if path not in MAY_DIFFER:
+            raise ValueError(f"{path} is {ours[path]!r} in the one and {theirs[path]!r} in the other")
+    return merged, [f"its {path} {theirs[path]!r} is not used, but {ours[path]!r}" for path in differing]
+
+
+# Beside a LLaVA config, the seed layout keeps the language model's own under this name.
+COMPANIONS = {TEXT: ("config_lmsys.json", _with_own_config)}
+FRAGMENTS = {"mm_projector.bin": "only a projector; put it together with its language model in LLaVA first"}
 DTYPES = (f"{IMAGE}.torch_dtype", f"{TEXT}.torch_dtype")
 TOKENIZER = (TEXT, f"{TEXT}.vocab_size")
 TOWER_IN_TEXT = Substitute(
@@ -215,6 +229,8 @@ COMPONENTS = Format(
     aliases=ALIASES,
     dtype_fields=DTYPES,
     companions=COMPANIONS,
+    fragments=FRAGMENTS,
+    tower=IMAGE,
     documents=_documents,
     tokenizer=TOKENIZER,
     settle=COMPONENT_NAMES.settle,
@@ -228,6 +244,8 @@ LLAVA = Format(
     links={f"{TEXT}.mm_vision_tower": IMAGE},
     dtype_fields=DTYPES,
     companions=COMPANIONS,
+    fragments=FRAGMENTS,
+    tower=IMAGE,
     documents=_documents,
     tokenizer=TOKENIZER,
     needs=_llava_needs,

@@ -9,16 +9,15 @@ from mmconvert.schema import load
 from mmconvert.spec import A, B, Config
 
 from . import decoder, llama
-from .clip import NAMED_SINCE
+from .cerebras import NAMED_SINCE
+from .hugging_face import is_called
 from .rope import advice
 
 HF, CS = A, B
 
 
 def is_mistral(config: Config) -> bool:
-    return config.get("model_type") == "mistral" or (
-        "model_type" not in config and "MistralForCausalLM" in (config.get("architectures") or [])
-    )
+    return is_called(config, "mistral", "MistralForCausalLM")
 
 
 def is_cs_mistral(config: Config) -> bool:

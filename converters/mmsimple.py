@@ -9,7 +9,20 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mmconvert.configs import ABSENT, ANYTHING, ConfigRow, ConfigTable, Rule, Space, Values, at, const, group, renamed
+from mmconvert.configs import (
+    ANYTHING,
+    ConfigRow,
+    ConfigTable,
+    Rule,
+    Space,
+    Values,
+    at,
+    const,
+    get,
+    group,
+    put,
+    renamed,
+)
 from mmconvert.converter import Converter, Format
 from mmconvert.releases import span
 from mmconvert.schema import load
@@ -20,6 +33,7 @@ from . import llava_source as source
 from .llava_source import IMAGE, TEXT
 
 CS = B
+PROJECTION = "image_model_list.global_image_projection"
 ENCODER = "image_model_list.image_models.0.image_encoder"
 FREEZE_TOWER, FREEZE_TEXT = "^image_model.image_model_list", "^text_model"
 
@@ -74,7 +88,7 @@ def _projector_to_cs(config: Config) -> Values:
         raise ValueError(f"text_model.mm_hidden_size is {width}, but image_model.hidden_size is {hidden}")
     depth = source.projector_depth(text)
     return {
-        "image_model_list.global_image_projection": {
+        PROJECTION: {
             "name": "FeedForwardNetwork",
             "input_unit": image["hidden_size"],
             "layers_units": [text["hidden_size"]] * depth,
@@ -88,7 +102,7 @@ def _projector_to_hf(config: Config) -> Values:
     images = config["image_model_list"]
     projection = images["global_image_projection"]
     if not projection:
-        raise ValueError("image_model_list.global_image_projection is absent: LLaVA has no model without a projector")
+        raise ValueError(f"{PROJECTION} is absent: LLaVA has no model without a projector")
     depth = len(projection["layers_units"])
     return {
         f"{TEXT}.mm_projector_type": "linear" if depth == 1 else f"mlp{depth}x_gelu",
@@ -115,25 +129,13 @@ def _freeze_to_hf(config: Config) -> Values:
     return {f"{TEXT}.tune_mm_mlp_adapter": frozen}
 
 
-def _window_to_cs(config: Config) -> Values:
-    return {"attention_sliding_window_length": config.get("sliding_window", ABSENT) or ABSENT}
-
-
-def _window_to_hf(config: Config) -> Values:
-    return {"sliding_window": config["attention_sliding_window_length"] or ABSENT}
-
-
-# The text part is a Mistral where it has a window, and a LLaMA, which has no field for one, where it has not.
-WINDOW = group(["sliding_window"], ["attention_sliding_window_length"], _window_to_cs, _window_to_hf)
-
-
 FIELDS: tuple[ConfigRow, ...] = (
     *at(clip.VISION_FIELDS, IMAGE, ENCODER),
-    *at((*decoder.FIELDS, WINDOW), TEXT, TEXT),
+    *at((*decoder.FIELDS, decoder.WINDOW_IF_ANY), TEXT, TEXT),
     group([f"{TEXT}.mm_vision_select_layer"], [f"{ENCODER}.image_layer_idx"], _layer_to_cs, _layer_to_hf),
     group(
         [f"{TEXT}.mm_projector_type", f"{TEXT}.mm_hidden_size"],
-        ["image_model_list.global_image_projection"],
+        [PROJECTION],
         _projector_to_cs,
         _projector_to_hf,
     ),
@@ -156,10 +158,26 @@ def is_mmsimple(config: Config) -> bool:
     return isinstance(models, Mapping) and "text_model" in config
 
 
+# How a projector starts and trains; a converted one is there already.
+PROJECTOR_TRAINING = {
+    "kernel_initializer",
+    "bias_initializer",
+    "output_layer_initializer",
+    "layers_dropout_rates",
+    "device",
+}
+
+
 def _spell_cs(config: Config, names: frozenset[str]) -> dict[str, Any]:
     spelled = dict(config)
     if isinstance(config.get(TEXT), Mapping):
         spelled[TEXT] = decoder.spell_cs(config[TEXT])
+    projection = get(config, PROJECTION)
+    if isinstance(projection, Mapping):
+        rest = {name: value for name, value in projection.items() if name not in PROJECTOR_TRAINING}
+        spelled = put(
+            spelled, PROJECTION, {**rest, "name": "FeedForwardNetwork"} if rest.get("name") == "MLP" else rest
+        )
     return spelled
 
 

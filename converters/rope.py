@@ -56,6 +56,9 @@ def _canonical(scaling: Any, config: Config) -> dict[str, Any] | None:
     named.pop("type", None)
     kind = "longrope" if kind == "su" else kind
     if kind == "default":
+        left = sorted(name for name, value in named.items() if (name, value) != ("factor", 1))
+        if left:
+            raise ValueError(f"rope_scaling holds {left[0]}, but no type that would read it")
         return None
     if not isinstance(kind, str) or kind not in FIELDS:
         raise ValueError(f"rope_scaling type {kind!r} has no CS counterpart; known: {', '.join(FIELDS)}")
@@ -66,7 +69,9 @@ def _canonical(scaling: Any, config: Config) -> dict[str, Any] | None:
         original = maximum
     if original is not None and "original_max_position_embeddings" in FIELDS[kind][0]:
         named["original_max_position_embeddings"] = original
-    if kind == "longrope" and "factor" not in named and maximum and original:
+    for name, value in named.items():
+        _check_number(name, value)
+    if kind == "longrope" and "factor" not in named and original:
         named["factor"] = maximum / original
     required, optional = FIELDS[kind]
     missing = sorted(({"factor"} | required) - named.keys())
@@ -80,6 +85,14 @@ def _canonical(scaling: Any, config: Config) -> dict[str, Any] | None:
     if kind == "linear" and named["factor"] == 1:
         return None
     return {"rope_type": kind, **dict(sorted(named.items()))}
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Every argument of a scaling is a number, but for the switch `truncate` and longrope's lists of factors."""
+    numbers = value if isinstance(value, list) and name in ("short_factor", "long_factor") else [value]
+    plain = all(isinstance(each, int | float) and not isinstance(each, bool) for each in numbers)
+    if name != "truncate" and not (plain and numbers):
+        raise ValueError(f"rope_scaling.{name} is {value!r}, which is no number")
 
 
 def to_cs(config: Config) -> Values:

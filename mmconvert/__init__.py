@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,17 +10,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = ["Findings", "Hints", "Inspection", "Options", "Plan", "convert", "inspect", "open", "plan", "verify"]
-
-
-class _Package(ModuleType):
-    """This package, whose submodules `plan` and `verify` do not hide the functions of these names when imported."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in __all__ or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

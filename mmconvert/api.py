@@ -14,27 +14,39 @@ from typing import Any
 
 from mmconvert import manifest, planner, registry
 from mmconvert.assembly import assemble
-from mmconvert.errors import InputRefused
+from mmconvert.compare import check_written, compare
+from mmconvert.converter import Converter
+from mmconvert.errors import InputRefused, NoConversion
 from mmconvert.execute import execute
 from mmconvert.findings import Findings
 from mmconvert.layouts import NO_HINTS, Checkpoint, Hints, recognise
 from mmconvert.options import DEFAULTS, Options, Verify
-from mmconvert.plan import Plan
+from mmconvert.plans import Plan
 from mmconvert.progress import Progress
+from mmconvert.releases import Release
 from mmconvert.sources import TensorRef
 from mmconvert.spec import A
-from mmconvert.verify import check_written, compare
 
 __all__ = ["Findings", "Hints", "Inspection", "Options", "Plan", "convert", "inspect", "open", "plan", "verify"]
 
 AnyPath = str | Path
 
 
+def converters(model: str | None = None) -> list[Converter]:
+    """Every converter, or those of one model. Raises NoConversion for a model that there is none for."""
+    found = [each for each in registry.converters() if model in (None, each.model)]
+    if not found:
+        known = ", ".join(sorted({each.model for each in registry.converters()}))
+        raise NoConversion(f"no converter for model {model!r}; known: {known}")
+    return found
+
+
 def plan(
     src: AnyPath,
-    out: AnyPath,
+    out: AnyPath | None,
     to: str,
     *,
+    release: Release | None = None,
     options: Options = DEFAULTS,
     hints: Hints = NO_HINTS,
     overwrite: bool = False,
@@ -43,9 +55,18 @@ def plan(
     """What a conversion of `src` to format `to` (`cs`, `cs-2.4`, `hf`, `llava`) at `out` would do.
 
     Reads headers and small files only. Everything that can be refused without reading tensors is refused here; so is
-    a source in none of the formats `reads`, where they are given.
+    a source in none of the formats `reads`, where they are given. Without `out` the plan is one to look at.
     """
-    return planner.make_plan(Path(src), Path(out), to, options=options, hints=hints, overwrite=overwrite, reads=reads)
+    return planner.make_plan(
+        Path(src),
+        None if out is None else Path(out),
+        to,
+        release=release,
+        options=options,
+        hints=hints,
+        overwrite=overwrite,
+        reads=reads,
+    )
 
 
 def convert(

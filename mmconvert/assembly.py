@@ -11,16 +11,17 @@ from mmconvert import mapping
 from mmconvert.casts import CASTABLE, Cast, Overflow
 from mmconvert.completeness import Holdings, take_stock
 from mmconvert.dtypes import BY_NAME, DType
-from mmconvert.errors import InputRefused, UsageError
+from mmconvert.errors import InputRefused
 from mmconvert.invent import Uniform
 from mmconvert.layouts import Checkpoint
 from mmconvert.mapping import Leg, Origin
 from mmconvert.options import Options
-from mmconvert.plan import PlannedTensor, Remark
+from mmconvert.plans import PlannedTensor
 from mmconvert.registry import Hop
 from mmconvert.releases import Release
+from mmconvert.remark import Remark
 from mmconvert.sources import Gather, Source, TensorRef
-from mmconvert.spec import Expansion, Pair
+from mmconvert.spec import Pair
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,10 @@ class Assembly:
 def assemble(checkpoint: Checkpoint, hops: Sequence[Hop], release: Release | None, options: Options) -> Assembly:
     """Work out every tensor of the target.
 
-    Raises InputRefused where the source is not what its config demands, UsageError for options that do not fit.
+    Raises InputRefused where the source is not what its config demands.
     """
     names = frozenset(checkpoint.tensors)
     legs = mapping.translate(hops, checkpoint.config, release, names, checkpoint.config_from)
-    _check_options(options, legs[0].expansion)
     holdings = take_stock(checkpoint, legs[0], options)
     usual = prevailing(holdings.tensors.values())
     overflow = Overflow()
@@ -53,19 +53,6 @@ def assemble(checkpoint: Checkpoint, hops: Sequence[Hop], release: Release | Non
         else:
             planned.append(_planned(target, holdings.tensors[origin.key], origin, options, overflow))
     return Assembly(legs, holdings, tuple(planned), tuple(invented), overflow)
-
-
-def _check_options(options: Options, expansion: Expansion) -> None:
-    parts = {pair.part for pair in expansion.pairs}
-    for part in options.dtype:
-        if part and part not in parts:
-            raise UsageError(f"--dtype {part}=…: this model's parts are {', '.join(sorted(parts))}")
-    names = {pair.init for pair in expansion.pairs if pair.init}
-    for name in options.init:
-        if name not in names:
-            raise UsageError(
-                f"--init {name}=…: what can be made in this model is {', '.join(sorted(names)) or 'nothing'}"
-            )
 
 
 def _planned(target: str, ref: TensorRef, origin: Origin, options: Options, overflow: Overflow) -> PlannedTensor:
@@ -84,7 +71,7 @@ def _planned(target: str, ref: TensorRef, origin: Origin, options: Options, over
 
 def _wanted(pair: Pair, options: Options, dtype: DType) -> DType:
     wanted = options.dtype.get(pair.part, options.dtype.get(""))
-    return wanted if wanted is not None and dtype.is_float else dtype
+    return dtype if wanted is None else wanted
 
 
 def _invented(target: str, origin: Origin, options: Options, dtype: DType) -> PlannedTensor:

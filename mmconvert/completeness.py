@@ -15,7 +15,8 @@ from mmconvert.errors import InputRefused
 from mmconvert.layouts import Checkpoint
 from mmconvert.mapping import Leg
 from mmconvert.options import Options
-from mmconvert.plan import Remark, Twins
+from mmconvert.plans import Twins
+from mmconvert.remark import Remark
 from mmconvert.sources import TensorRef
 from mmconvert.spec import A, Pair
 
@@ -51,13 +52,9 @@ def take_stock(checkpoint: Checkpoint, leg: Leg, options: Options) -> Holdings:
 
     Raises InputRefused, naming file and key, what was expected and what was found.
     """
-    tensors: Mapping[str, TensorRef] = checkpoint.tensors
     dropped: list[Remark] = []
     twins: list[Twins] = []
-    if leg.hop.side == A:
-        for substitute in leg.hop.converter.substitutes:
-            tensors = _substitute(substitute, tensors, checkpoint, options.take, dropped, twins)
-    tensors = spelled(tensors, leg, leg.hop.source.aliases)
+    tensors = named(checkpoint, leg, options.take, dropped, twins)
     twins += _twins(tensors, leg)
     tensors = _known(tensors, leg, dropped, checkpoint)
     missing = _missing(tensors, leg.expected(), options, checkpoint)
@@ -66,8 +63,22 @@ def take_stock(checkpoint: Checkpoint, leg: Leg, options: Options) -> Holdings:
     return Holdings(tensors, frozenset(missing), tuple(twins), tuple(dropped))
 
 
-def spelled(tensors: Mapping[str, TensorRef], leg: Leg, aliases: Sequence[tuple[str, str]]) -> dict[str, TensorRef]:
-    """The tensors under the names of the tables, whichever of the format's prefixes they were saved with."""
+def named(
+    checkpoint: Checkpoint, leg: Leg, choice: str | None, dropped: list[Remark], twins: list[Twins]
+) -> dict[str, TensorRef]:
+    """The tensors under the names of the tables, with one that is there twice settled.
+
+    Adds to `dropped` and `twins`. Raises InputRefused for a tensor under two names, or where none can be settled on.
+    """
+    tensors = checkpoint.tensors
+    if leg.hop.side == A:
+        for substitute in leg.hop.converter.substitutes:
+            tensors = _substitute(substitute, tensors, checkpoint, choice, dropped, twins)
+    return _spelled(tensors, leg, leg.hop.source.aliases)
+
+
+def _spelled(tensors: Mapping[str, TensorRef], leg: Leg, aliases: Sequence[tuple[str, str]]) -> dict[str, TensorRef]:
+    """The tensors by the prefixes of the tables, whichever of the format's they were saved with."""
     known = leg.expected().keys() | {twin.key for twin in leg.twins_read()}
     renamed: dict[str, TensorRef] = {}
     for key, ref in tensors.items():

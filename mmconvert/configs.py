@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mmconvert.errors import InputRefused
-from mmconvert.plan import Remark
 from mmconvert.releases import Release
+from mmconvert.remark import Remark
 from mmconvert.schema import Schema
 from mmconvert.spec import A, B, Config, Side
 
@@ -58,11 +58,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class Ignored:
-    """Fields of `side` that carry nothing the other side could hold: dropped, with the reason."""
+    """Fields of `side` that carry nothing the other side could hold: dropped, with the reason; some `aloud`."""
 
     side: Side
     paths: tuple[str, ...]
     why: str
+    aloud: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,8 @@ def const(side: Side, path: str, value: Any, also: Sequence[Any] = (), since: Re
     return derived(side, path, lambda _: value, also, since)
 
 
-def ignored(side: Side, *paths: str, why: str) -> Ignored:
-    return Ignored(side, paths, why)
+def ignored(side: Side, *paths: str, why: str, aloud: bool = False) -> Ignored:
+    return Ignored(side, paths, why, aloud)
 
 
 def limited(side: Side, path: str, *allowed: Any, why: str) -> Limited:
@@ -208,6 +209,7 @@ class Translation:
     target: Config
     dropped: tuple[Remark, ...] = ()
     carried: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -244,11 +246,13 @@ class ConfigTable:
             target = self._apply(side, source, release)
             complete = self.space(other).read(target)
             again = self.space(side).read(self._apply(other, complete, release), names)
-            self._check_round_trip(side, source, again, release)
+            overruled = self._check_round_trip(side, source, again, release)
             dropped, carried = self._account(side, self.space(side).spell(config, names))
         except ValueError as error:
             raise InputRefused(f"{where}: {error}") from error
-        return Translation(source, target, dropped, carried)
+        aloud = {path for row in self.rows if isinstance(row, Ignored) and row.aloud for path in row.paths}
+        warnings = tuple(f"{each.subject} is dropped: {each.why}" for each in dropped if each.subject in aloud)
+        return Translation(source, target, (*overruled, *dropped), carried, warnings)
 
     def _apply(self, side: Side, source: Config, release: Release | None) -> Config:
         target: Config = {}
@@ -259,19 +263,25 @@ class ConfigTable:
                         target = put(target, path, value)
         return target
 
-    def _check_round_trip(self, side: Side, source: Config, again: Config, release: Release | None) -> None:
+    def _check_round_trip(
+        self, side: Side, source: Config, again: Config, release: Release | None
+    ) -> tuple[Remark, ...]:
+        """Refuse a field that does not come back as it was; give those that may come back otherwise, and do."""
+        overruled = []
         for rule in self.rules:
             if rule.since is not None and release is not None and release < rule.since:
                 continue
             for path in rule.owned(side):
                 found, back = get(source, path), get(again, path)
-                if found is ABSENT or found == back or found in rule.also or ANYTHING in rule.also:
+                if found is ABSENT or found == back or (found is None and back is ABSENT):
                     continue
-                if found is None and back is ABSENT:
-                    continue
-                raise ValueError(
-                    f"{path} is {found!r}, which cannot be said on the other side (it would become {back!r})"
-                )
+                if not any(each is ANYTHING or each == found for each in rule.also):
+                    raise ValueError(
+                        f"{path} is {found!r}, which cannot be said on the other side (it would become {back!r})"
+                    )
+                if side == B:
+                    overruled.append(Remark(path, f"{found!r} is a matter of CS alone; the way back gives {back!r}"))
+        return tuple(overruled)
 
     def _account(self, side: Side, config: Config) -> tuple[tuple[Remark, ...], tuple[str, ...]]:
         """What becomes of the fields that no rule owns."""
@@ -286,8 +296,11 @@ class ConfigTable:
             schema, inner = _schema_of(schemas, path)
             if path in owned:
                 continue
-            if path in limits and value not in limits[path].allowed:
-                raise ValueError(f"{path} is {value!r}: {limits[path].why}")
+            if path in limits:
+                if value not in limits[path].allowed:
+                    raise ValueError(f"{path} is {value!r}: {limits[path].why}")
+                if side == B:
+                    continue
             if path in reasons:
                 dropped.append(Remark(path, reasons[path]))
             elif side == A:

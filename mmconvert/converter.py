@@ -10,6 +10,9 @@ from mmconvert.configs import ConfigTable
 from mmconvert.releases import Release
 from mmconvert.spec import A, Config, Side, Table
 
+# Two configs of one part become one, with what should be told; ValueError where they disagree.
+Merge = Callable[[Config, Config], tuple[dict[str, Any], Sequence[str]]]
+
 
 def no_advice(config: Config, carried: Config) -> Sequence[str]:
     return ()
@@ -24,7 +27,8 @@ class Format:
     `folders` names the folders that are written, from the config. `aliases` lists prefixes that older or newer writers
     use, and the prefix that they stand for. `links` are config fields that hold the path of another part's folder, and
     `dtype_fields` those that hold the element type. `companions` are second config files that may lie beside a part's
-    own, fill in what it lacks, and must agree with it except in the fields listed.
+    own, and how they are merged with it. `fragments` are files of folders that hold less than a model, with what to
+    tell their owner; `tower` is the part that users name with `--vision-tower`.
     `settle` has the last word on a config that is about to be written, for what only the original config knows.
     `documents` are small files that a complete export needs, made from the config where none travelled along.
     `tokenizer` names the part that the tokenizer belongs to and the config field with the vocabulary's rows; `needs`
@@ -38,7 +42,9 @@ class Format:
     aliases: tuple[tuple[str, str], ...] = ()
     links: Mapping[str, str] = field(default_factory=dict)
     dtype_fields: tuple[str, ...] = ()
-    companions: Mapping[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    companions: Mapping[str, tuple[str, Merge]] = field(default_factory=dict)
+    fragments: Mapping[str, str] = field(default_factory=dict)
+    tower: str | None = None
     documents: Callable[[Config], Mapping[str, Any]] = lambda config: {}
     settle: Callable[[Config, Config], Config] = lambda config, original: config
     tokenizer: tuple[str, str] | None = None

@@ -20,7 +20,7 @@ from typing import Any
 from mmconvert import digests, manifest
 from mmconvert.containers.layout import FileLayout
 from mmconvert.errors import InputRefused
-from mmconvert.plan import Plan, PlannedTensor, Twins
+from mmconvert.plans import Plan, PlannedTensor, Twins
 from mmconvert.progress import Progress, Silent
 from mmconvert.sources import FILES, blocks
 from mmconvert.staging import staged
@@ -28,6 +28,9 @@ from mmconvert.staging import staged
 # Bytes. Measured: smaller blocks cost calls, larger ones have left the processor's cache before they are written.
 BLOCK = 1 << 19
 WORKERS = 2
+# Linux gives a write pages as large as the write, if it can. Large ones are seldom in a cache, and in a virtual machine
+# the host may have to find them first: measured there, writes of 512 KiB took twice the time of these.
+PIECE = 1 << 16
 
 Task = Callable[[memoryview], None]
 
@@ -196,7 +199,7 @@ class _Run:
 
 def _write_exactly(file: FileIO, view: memoryview, offset: int) -> None:
     while view:
-        written = os.pwrite(file.fileno(), view, offset)
+        written = os.pwrite(file.fileno(), view[:PIECE], offset)
         view, offset = view[written:], offset + written
 
 

@@ -20,8 +20,9 @@ from mmconvert import __version__, digests
 from mmconvert.containers.layout import FileLayout
 from mmconvert.errors import UsageError
 from mmconvert.findings import Findings
-from mmconvert.plan import Plan, Remark
+from mmconvert.plans import Plan
 from mmconvert.progress import Progress, Silent
+from mmconvert.remark import Remark
 from mmconvert.sources import blocks
 
 NAME = "mmconvert.json"

@@ -13,18 +13,17 @@ from mmconvert.errors import UsageError
 Container = Literal["mdl", "safetensors"]
 Verify = Literal["none", "keys", "bytes"]
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-
 
 @dataclass(frozen=True)
 class Options:
     """What a user may ask of a conversion; every default is what most people want.
 
-    `dtype` gives element types by part (`""`: all parts); `init` gives seeds by the name of what may be invented.
+    `dtype` gives element types by part (`""`: all others), None where a part keeps its own; `init` gives seeds by the
+    name of what may be invented.
     """
 
     container: Container = "mdl"
-    dtype: Mapping[str, DType] = field(default_factory=dict)
+    dtype: Mapping[str, DType | None] = field(default_factory=dict)
     init: Mapping[str, int] = field(default_factory=dict)
     max_shard_size: int = 5 * 10**9
     take: str | None = None
@@ -36,7 +35,9 @@ class Options:
         """The options as the manifest keeps them: what changes bytes, and nothing of this machine."""
         said: dict[str, Any] = {}
         if self.dtype:
-            said["dtype"] = {part or "all": dtype.name for part, dtype in sorted(self.dtype.items())}
+            said["dtype"] = {
+                part or "all": dtype.name if dtype else "keep" for part, dtype in sorted(self.dtype.items())
+            }
         if self.init:
             said["init"] = {name: f"uniform:{seed}" for name, seed in sorted(self.init.items())}
         if self.take is not None:
@@ -46,7 +47,7 @@ class Options:
     @staticmethod
     def from_record(said: Mapping[str, Any]) -> Options:
         """The options that `recorded` gave; what is missing or unknown is left at its default."""
-        dtypes = {name: dtype for flag, dtype in BY_FLAG.items() for name in (flag, dtype.name)}
+        dtypes: dict[str, DType | None] = {"keep": None, **{dtype.name: dtype for dtype in BY_FLAG.values()}}
         dtype = {"" if part == "all" else part: dtypes[name] for part, name in said.get("dtype", {}).items()}
         init = {name: parse_init(f"{name}={rule}")[1] for name, rule in said.get("init", {}).items()}
         return Options(dtype=dtype, init=init, take=said.get("tower"))
@@ -55,18 +56,17 @@ class Options:
 DEFAULTS = Options()
 
 
-def parse_dtype(text: str) -> dict[str, DType]:
-    """`keep`, `bf16`, or by part: `text=bf16,vision=fp32`. Raises UsageError."""
-    wanted: dict[str, DType] = {}
+def parse_dtype(text: str) -> dict[str, DType | None]:
+    """`keep`, `bf16`, or by part: `text=bf16,vision=keep`. Raises UsageError."""
+    wanted: dict[str, DType | None] = {}
     for item in text.split(","):
         part, _, name = item.rpartition("=")
-        if name != "keep":
-            if name not in BY_FLAG:
-                raise UsageError(
-                    f"--dtype {item!r}: write keep, {', '.join(BY_FLAG)}, or PART=TYPE with commas between"
-                )
-            wanted[part.strip()] = BY_FLAG[name]
-    return wanted
+        if name != "keep" and name not in BY_FLAG:
+            raise UsageError(f"--dtype {item!r}: write keep, {', '.join(BY_FLAG)}, or PART=TYPE with commas between")
+        if part.strip() in wanted:
+            raise UsageError(f"--dtype {text!r} names {part.strip() or 'all parts'} twice")
+        wanted[part.strip()] = BY_FLAG.get(name)
+    return {} if wanted == {"": None} else wanted
 
 
 def parse_init(text: str) -> tuple[str, int]:
@@ -76,16 +76,3 @@ def parse_init(text: str) -> tuple[str, int]:
     if kind != "uniform" or not seed.isascii() or not seed.isdigit():
         raise UsageError(f"--init {text!r}: write PART=uniform:SEED, such as projector=uniform:1")
     return name, int(seed)
-
-
-def parse_size(text: str) -> int:
-    """`5GB`, `500MB`, `2GiB` or a number of bytes. Raises UsageError."""
-    digits = text.strip().rstrip("bBkKmMgGiI ")
-    unit = text.strip()[len(digits) :].strip().upper()
-    try:
-        size = int(float(digits) * _UNITS[unit])
-    except (KeyError, ValueError, OverflowError):
-        raise UsageError(f"{text!r} is no size: write it like 5GB, 500MB or 2GiB") from None
-    if size < 1:
-        raise UsageError(f"{text!r}: a size must be positive")
-    return size

@@ -7,32 +7,40 @@ from pathlib import Path
 from typing import Any
 
 from mmconvert import registry, targets
-from mmconvert.assembly import Assembly, assemble
-from mmconvert.errors import NoConversion
-from mmconvert.layouts import NO_HINTS, Checkpoint, Hints, recognise
+from mmconvert.assembly import assemble
+from mmconvert.errors import NoConversion, UsageError
+from mmconvert.layouts import NO_HINTS, Hints, recognise
 from mmconvert.options import DEFAULTS, Options
-from mmconvert.plan import Plan
+from mmconvert.plans import Plan
 from mmconvert.registry import Hop
 from mmconvert.releases import Release
+from mmconvert.spec import A, B, Expansion
 from mmconvert.staging import check_target
 
 
-def parse_target(text: str) -> tuple[str, Release | None]:
-    """`cs`, `cs-2.10`, `hf`, `llava` as format and release. Raises NoConversion for a release that is none."""
-    name, dash, release = text.partition("-")
+def parse_target(text: str, release: Release | None = None) -> tuple[str, Release | None]:
+    """`cs`, `cs-2.10`, `hf`, `llava` as format and release; `release` may be given apart.
+
+    Raises NoConversion for a release that is none, UsageError for two of them.
+    """
+    name, dash, said = text.partition("-")
     if name != "cs" or not dash:
-        return text, None
+        return text, release
     try:
-        return name, Release.parse(release)
+        parsed = Release.parse(said)
     except ValueError as error:
         raise NoConversion(f"{text}: {error}") from error
+    if release not in (None, parsed):
+        raise UsageError(f"{text} names release {parsed}, --to-release {release}: which one?")
+    return name, parsed
 
 
 def make_plan(
     src: Path,
-    out: Path,
+    out: Path | None,
     to: str,
     *,
+    release: Release | None = None,
     options: Options = DEFAULTS,
     hints: Hints = NO_HINTS,
     overwrite: bool = False,
@@ -40,34 +48,66 @@ def make_plan(
 ) -> Plan:
     """Plan a conversion of `src`, which must be in one of the formats `reads` where they are given, to format `to`.
 
-    Raises what the kind of trouble asks for: UsageError, InputRefused, NoConversion, OutputRefused.
+    Without `out` the plan is one to look at: it says where the target would stand beside the source, and checks no
+    place. Raises what the kind of trouble asks for: UsageError, InputRefused, NoConversion, OutputRefused.
     """
-    form, wanted = parse_target(to)
+    form, wanted = parse_target(to, release)
     checkpoint = recognise(src, hints)
-    if reads is not None and checkpoint.node.format not in reads:
+    node = checkpoint.node
+    if reads is not None and node.format not in reads:
         raise NoConversion(
-            f"{src} is a {checkpoint.node.model} in format {checkpoint.node.format}, and this command reads "
-            f"{' and '.join(reads)}; `mmconvert convert --to {to}` takes anything"
+            f"{src} is a {node.model} in format {node.format}, and this command reads {' and '.join(reads)}; "
+            f"`mmconvert convert --to {form}` takes anything"
         )
-    hops = registry.path(checkpoint.node.model, checkpoint.node.format, form)
+    hops = registry.path(node.model, node.format, form)
+    if form == node.format and hops[0].side == B:
+        raise NoConversion(f"{src} is {form} already; from one release to another nothing leads yet")
     release = registry.release_of(hops, wanted)
-    check_target(out, overwrite, [src, *checkpoint.folders])
+    _check_fit(options, hints, hops)
+    place = out if out is not None else src.absolute().parent / f"{src.absolute().name}-{form}"
+    if out is not None:
+        check_target(out, overwrite, [src, *checkpoint.folders])
     assembly = assemble(checkpoint, hops, release, options)
-    target = targets.lay_out(assembly, hops[-1], release, out, checkpoint, options)
-    return _plan(src, out, checkpoint, hops, release, options, assembly, target)
+    _check_names(options, assembly.legs[0].expansion)
+    job = targets.Job(checkpoint, hops[-1], release, place, options, assembly)
+    return _plan(src, hops, job, targets.lay_out(job))
 
 
-def _plan(
-    src: Path,
-    out: Path,
-    checkpoint: Checkpoint,
-    hops: tuple[Hop, ...],
-    release: Release | None,
-    options: Options,
-    assembly: Assembly,
-    target: targets.Target,
-) -> Plan:
-    first = assembly.legs[0].configs
+def _check_fit(options: Options, hints: Hints, hops: Sequence[Hop]) -> None:
+    """Refuse what a user said that has nothing to act on: silence would look like consent. Raises UsageError."""
+    first, last = hops[0], hops[-1]
+    converter = first.converter
+    idle = {
+        "--config describes a CS checkpoint; this source has its own config.json": hints.config and first.side == A,
+        "--from-release is for CS sources": hints.release and first.side == A,
+        "--vision-tower is for sources with a tower in a folder of its own": hints.vision_tower
+        and (first.side == B or first.source.tower is None),
+        "--tower is for LLaVA sources, which may hold two": options.take
+        and (first.side == B or not converter.substitutes),
+        "--tokenizer: this model has none": options.tokenizer and converter.a.tokenizer is None,
+        "--params is for CS targets": options.params and last.other == A,
+    }
+    for why, said in idle.items():
+        if said:
+            raise UsageError(why)
+
+
+def _check_names(options: Options, expansion: Expansion) -> None:
+    parts = {pair.part for pair in expansion.pairs}
+    for part in options.dtype:
+        if part and part not in parts:
+            raise UsageError(f"--dtype {part}=…: this model's parts are {', '.join(sorted(parts))}")
+    names = {pair.init for pair in expansion.pairs if pair.init}
+    for name in options.init:
+        if name not in names:
+            raise UsageError(
+                f"--init {name}=…: what can be made in this model is {', '.join(sorted(names)) or 'nothing'}"
+            )
+
+
+def _plan(src: Path, hops: Sequence[Hop], job: targets.Job, target: targets.Target) -> Plan:
+    checkpoint, assembly, options = job.checkpoint, job.assembly, job.options
+    configs = assembly.legs[0].configs
     advice = hops[-1].converter.advice(assembly.legs[-1].config_a, checkpoint.original)
     facts: dict[str, Any] = {
         "source": {
@@ -75,23 +115,24 @@ def _plan(
             "format": checkpoint.node.format,
             "release": _text(checkpoint.node.release),
         },
-        "target": {"model": hops[-1].converter.model, "format": hops[-1].target.name, "release": _text(release)},
+        "target": {"model": job.hop.converter.model, "format": job.hop.target.name, "release": _text(job.release)},
         "path": [str(hop) for hop in hops],
         "options": options.recorded(),
         "config": {
-            "carried": list(first.carried),
-            "dropped": [{"field": each.subject, "why": each.why} for each in first.dropped],
+            "carried": list(configs.carried),
+            "dropped": [{"field": each.subject, "why": each.why} for each in configs.dropped],
         },
     }
     unused = [name for name in options.init if not any(f"--init {name} " in each.why for each in assembly.invented)]
     warnings = (
         *checkpoint.notes,
+        *configs.warnings,
         *advice,
         *target.warnings,
         *(f"--init {name}: nothing was missing, the source's own is used" for name in unused),
     )
     return Plan(
-        out=out,
+        out=job.out,
         outputs=target.outputs,
         documents=target.documents,
         twins=assembly.holdings.twins,

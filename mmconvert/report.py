@@ -10,7 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
-from mmconvert.staging import human_bytes
+from mmconvert.units import human_bytes
 
 if TYPE_CHECKING:
     from mmconvert.api import Inspection, Plan
@@ -34,8 +34,13 @@ class Reporter:
         """The command's answer: one JSON document, or what `draw` prints for people."""
         if self.as_json:
             print(json.dumps(document, indent=2, ensure_ascii=False))
-        elif not self.quiet:
+        else:
             draw()
+
+    def summary(self, document: Any, draw: Callable[[], None]) -> None:
+        """What a command that has done something says at its end; `-q` needs no words."""
+        if self.as_json or not self.quiet:
+            self.result(document, draw)
 
     def note(self, text: str) -> None:
         self._say(text, hidden=self.quiet)

@@ -34,10 +34,9 @@ class Schema:
 
     def problem(self, config: Any) -> tuple[str, str] | None:
         """The first thing that the schema holds against a config: (path, message), or None."""
-        from jsonschema import Draft202012Validator
         from jsonschema.exceptions import best_match
 
-        error = best_match(Draft202012Validator(self.document).iter_errors(config))
+        error = best_match(_validator()(self.document).iter_errors(config))
         if error is None:
             return None
         return ".".join(map(str, error.absolute_path)), error.message.partition("\n")[0][:200]
@@ -80,6 +79,18 @@ class Schema:
         for name, node in properties.items():
             if "default" in node and not node.get("deprecated"):
                 yield name, json.loads(json.dumps(node["default"]))
+
+
+@cache
+def _validator() -> Any:
+    """JSON Schema 2020-12, but for 2.0, which it takes for an integer: a size must be one in Python too."""
+    from jsonschema import Draft202012Validator, validators
+
+    def is_integer(checker: Any, value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    checker = Draft202012Validator.TYPE_CHECKER.redefine("integer", is_integer)
+    return validators.extend(Draft202012Validator, type_checker=checker)  # type: ignore[no-untyped-call]
 
 
 @cache

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmconvert.errors import DiskError, OutputRefused
+from mmconvert.units import human_bytes
 
 # Room for the manifest, folders and the file system's own bookkeeping.
 MARGIN = 16 << 20
@@ -112,18 +113,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def human_bytes(count: int) -> str:
-    """`count` bytes as people read them, in powers of a thousand: "999 B", "13.5 GB"."""
-    if count < 1000:
-        return f"{count} B"
-    size = float(count)
-    for unit in ("kB", "MB", "GB", "TB"):
-        size /= 1000
-        if size < 999.95:
-            return f"{size:.1f} {unit}"
-    return f"{size / 1000:.1f} PB"
 
 
 def _beside(target: Path, what: str) -> Path:

@@ -12,18 +12,17 @@ from mmconvert.assembly import Assembly, prevailing
 from mmconvert.casts import Overflow
 from mmconvert.configs import ABSENT, ConfigTable, Fallback, Ignored, fields, get, put
 from mmconvert.containers.layout import FileLayout
+from mmconvert.containers.shards import inside
 from mmconvert.documents import dump_json, dump_yaml, read_json, read_yaml
 from mmconvert.errors import UsageError
-from mmconvert.layouts import ASSETS, Checkpoint
+from mmconvert.layouts.checkpoint import ASSETS, Checkpoint, is_sidecar
 from mmconvert.options import Options
-from mmconvert.plan import OutputFile, PlannedTensor
+from mmconvert.plans import OutputFile, PlannedTensor
 from mmconvert.registry import Hop
 from mmconvert.releases import Release
 from mmconvert.scan import WIDER_THAN_FLOAT16, Float16Watch
 from mmconvert.spec import A, Config
 
-# Config files of the source; they travel to CS and stay behind on the way back, where a new one is written.
-CONFIGS = ("config.json", "config_lmsys.json")
 TOKENIZER = ("tokenizer", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template")
 
 
@@ -34,56 +33,54 @@ class Target:
     outputs: tuple[OutputFile, ...]
     documents: Mapping[str, bytes]
     carried: tuple[str, ...]
-    config: Config
     warnings: tuple[str, ...] = ()
     beyond_float16: Overflow = field(default_factory=Overflow)
 
 
-def lay_out(
-    assembly: Assembly, hop: Hop, release: Release | None, out: Path, checkpoint: Checkpoint, options: Options
-) -> Target:
-    """Lay the target of a path's last hop out. `out` is where it will stand, for configs that name their own place."""
-    sidecars, warnings = _sidecars(assembly, checkpoint, hop, options)
-    if hop.other == A:
-        return _hugging_face(assembly, hop, out, checkpoint, options, sidecars, warnings)
-    return _cerebras(assembly, hop, release, options, sidecars, warnings, checkpoint)
+@dataclass(frozen=True)
+class Job:
+    """A conversion whose tensors are known and whose files are not yet: `out` is where the target will stand."""
+
+    checkpoint: Checkpoint
+    hop: Hop
+    release: Release | None
+    out: Path
+    options: Options
+    assembly: Assembly
+
+    @property
+    def configs(self) -> set[str]:
+        """Names of config files: they travel to CS, and stay behind on the way back, where new ones are written."""
+        return {"config.json", *(name for name, _ in self.hop.converter.a.companions.values())}
+
+
+def lay_out(job: Job) -> Target:
+    """Lay the target of a path's last hop out."""
+    sidecars, warnings = _sidecars(job)
+    return _hugging_face(job, sidecars, warnings) if job.hop.other == A else _cerebras(job, sidecars, warnings)
 
 
 # --- CS ------------------------------------------------------------------------------------------------------------
 
 
-def _cerebras(
-    assembly: Assembly,
-    hop: Hop,
-    release: Release | None,
-    options: Options,
-    sidecars: Mapping[str, Path],
-    warnings: list[str],
-    checkpoint: Checkpoint,
-) -> Target:
-    section = assembly.legs[-1].configs.target
-    params = _into_params(section, options.params)
+def _cerebras(job: Job, sidecars: Mapping[str, Path], warnings: list[str]) -> Target:
+    section, tensors = job.assembly.legs[-1].configs.target, job.assembly.tensors
+    params = _into_params(section, job.options.params)
     documents = {"config.yaml": dump_yaml(params)}
-    metadata = {
-        "version": f"{release}.0",
-        "model_name": str(section.get("name", hop.converter.model)),
-        "params": params,
-    }
-    if options.container == "mdl":
+    if job.options.container == "mdl":
         from mmconvert.containers import mdl_write
 
-        layouts, index = [mdl_write.lay_out("model.mdl", [t.outline for t in assembly.tensors], metadata)], None
+        name = str(section.get("name", job.hop.converter.model))
+        metadata = {"version": f"{job.release}.0", "model_name": name, "params": params}
+        layouts = [mdl_write.lay_out("model.mdl", [tensor.outline for tensor in tensors], metadata)]
     else:
-        layouts, index = _safetensors(assembly.tensors, options)
-    if index is not None:
-        documents["model.safetensors.index.json"] = index
-    forbidden = {
-        path for row in hop.converter.configs.rows if isinstance(row, Ignored) and row.side == A for path in row.paths
-    }
+        layouts, index = _safetensors(tensors, job.options)
+        if index is not None:
+            documents["model.safetensors.index.json"] = index
     for name, file in sidecars.items():
-        documents[f"{ASSETS}/{name}"] = _without(file, name, forbidden)
+        documents[f"{ASSETS}/{name}"] = _without_strangers(job, file, name)
     carried = tuple(f"{ASSETS}/{name}" for name in sidecars)
-    return Target(_outputs(layouts, assembly.tensors), documents, carried, section, tuple(warnings))
+    return Target(_outputs(layouts, tensors), documents, carried, tuple(warnings))
 
 
 def _into_params(section: Config, file: Path | None) -> dict[str, Any]:
@@ -91,51 +88,51 @@ def _into_params(section: Config, file: Path | None) -> dict[str, Any]:
     if file is None:
         return {"model": section}
     params = read_yaml(file)
-    if not isinstance(params, dict):
-        raise UsageError(f"{file}: holds no mapping")
-    where = "trainer.init.model" if "trainer" in params else "model"
+    where = "trainer.init.model" if isinstance(params, dict) and "trainer" in params else "model"
+    for above in ("", "trainer", "trainer.init")[: where.count(".") + 1]:
+        if not isinstance(get(params, above), dict):
+            raise UsageError(f"{file}: {above or 'the file'} is no mapping, so no model section can be put into it")
     changed: dict[str, Any] = put(params, where, section)
     return changed
 
 
-def _without(file: Path, name: str, forbidden: set[str]) -> bytes:
+def _without_strangers(job: Job, file: Path, name: str) -> bytes:
     """A carried file byte for byte; a config without what must not travel (code to run, paths of the machine)."""
     data = file.read_bytes()
-    if not name.endswith("config.json") or name.endswith(("_config.json",)):
+    part, _, base = name.rpartition("/")
+    if base not in job.configs:
         return data
     config = read_json(file)
-    part = name.removesuffix("config.json").replace("/", ".")
-    inside = {path.removeprefix(part) for path in forbidden if path.startswith(part)} & set(config)
-    return dump_json({key: value for key, value in config.items() if key not in inside}) if inside else data
+    prefix = f"{part}." if part else ""
+    strangers = _ignored(job.hop.converter.configs) & {prefix + key for key in config}
+    kept = {key: value for key, value in config.items() if prefix + key not in strangers}
+    return dump_json(kept) if strangers else data
+
+
+def _ignored(table: ConfigTable) -> set[str]:
+    """The fields of side a that are never written."""
+    return {path for row in table.rows if isinstance(row, Ignored) and row.side == A for path in row.paths}
 
 
 # --- Hugging Face and LLaVA -----------------------------------------------------------------------------------------
 
 
-def _hugging_face(
-    assembly: Assembly,
-    hop: Hop,
-    out: Path,
-    checkpoint: Checkpoint,
-    options: Options,
-    sidecars: Mapping[str, Path],
-    warnings: list[str],
-) -> Target:
-    form, table = hop.target, hop.converter.configs
-    config = form.settle(_restored(table, assembly.legs[-1].configs.target, checkpoint.original), checkpoint.original)
+def _hugging_face(job: Job, sidecars: Mapping[str, Path], warnings: list[str]) -> Target:
+    form, table, original = job.hop.target, job.hop.converter.configs, job.checkpoint.original
+    config = form.settle(_restored(table, job.assembly.legs[-1].configs.target, original), original)
     folders = form.folders(config)
     outputs: list[OutputFile] = []
     documents: dict[str, bytes] = {}
     beyond = Overflow()
     for part in form.parts:
         inside = f"{part}/" if part else ""
-        tensors = [replace(t, key=t.key.removeprefix(inside)) for t in assembly.tensors if t.key.startswith(inside)]
+        tensors = [replace(t, key=t.key.removeprefix(inside)) for t in job.assembly.tensors if t.key.startswith(inside)]
         if form.casts_to_float16:
             tensors = [_watched(tensor, beyond) for tensor in tensors]
         field = f"{part}.torch_dtype" if part else "torch_dtype"
         if field in form.dtype_fields:
             config = put(config, field, prevailing(tensors).name)
-        layouts, index = _safetensors(tensors, options)
+        layouts, index = _safetensors(tensors, job.options)
         below = f"{folders[part]}/" if folders[part] else ""
         outputs += [
             replace(output, layout=replace(output.layout, name=below + output.layout.name))
@@ -144,11 +141,11 @@ def _hugging_face(
         if index is not None:
             documents[f"{below}model.safetensors.index.json"] = index
     for path, part in form.links.items():
-        config = put(config, path, _tower_path(out / folders[part], folders[part], options.tower_path))
+        config = put(config, path, _tower_path(job.out / folders[part], folders[part], job.options.tower_path))
     carried = []
     for name, file in sidecars.items():
         part, _, base = name.rpartition("/")
-        if base not in CONFIGS and part in folders:
+        if base not in job.configs and part in folders:
             documents[_placed(folders, part, base)] = file.read_bytes()
             carried.append(_placed(folders, part, base))
     for name, document in form.documents(config).items():
@@ -161,9 +158,9 @@ def _hugging_face(
         part, _, base = name.rpartition("/")
         if _placed(folders, part, base) not in documents:
             warnings.append(f"{_placed(folders, part, base)} is missing: {why}")
-    if not checkpoint.original and any(isinstance(row, Fallback) for row in table.rows):
-        warnings.append("no original config travelled with the source: token ids and the like are LLaMA's usual ones")
-    return Target(tuple(outputs), documents, tuple(carried), config, tuple(warnings), beyond)
+    if not original and any(isinstance(row, Fallback) for row in table.rows):
+        warnings.append("no original config travelled with the source: token ids and the like are the usual ones")
+    return Target(tuple(outputs), documents, tuple(carried), tuple(warnings), beyond)
 
 
 def _watched(tensor: PlannedTensor, beyond: Overflow) -> PlannedTensor:
@@ -179,7 +176,10 @@ def _placed(folders: Mapping[str, str], part: str, name: str) -> str:
 def _tower_path(absolute: Path, folder: str, wanted: str) -> str:
     """What a config says of its tower's place: loaders take it as it stands, from whatever folder they run in."""
     if wanted == "absolute":
-        return str(absolute.absolute())
+        path = str(absolute.absolute())
+        if not path.isprintable():
+            raise UsageError(f"{path!r}: a config cannot hold this path; choose another --out or --tower-path")
+        return path
     return f"../{folder}" if wanted == "relative" else wanted
 
 
@@ -189,7 +189,7 @@ def _restored(table: ConfigTable, mapped: Config, original: Config) -> dict[str,
     if original:
         spelled = table.a.spell(original, frozenset())
         owned = {path for rule in table.rules for path in rule.a}
-        left_out = {path for row in table.rows if isinstance(row, Ignored) and row.side == A for path in row.paths}
+        left_out = _ignored(table)
         for path, value in fields(spelled, owned | left_out):
             if path not in owned | left_out and get(config, path) is ABSENT:
                 config = put(config, path, value)
@@ -213,32 +213,25 @@ def _outputs(layouts: Iterable[FileLayout], tensors: Sequence[PlannedTensor]) ->
     return tuple(OutputFile(layout, tuple(by_key[key] for key in layout.slots)) for layout in layouts)
 
 
-def _sidecars(
-    assembly: Assembly, checkpoint: Checkpoint, hop: Hop, options: Options
-) -> tuple[dict[str, Path], list[str]]:
+def _sidecars(job: Job) -> tuple[dict[str, Path], list[str]]:
     """The files that travel, with the user's tokenizer in place of the source's, and what is odd about them."""
-    sidecars = dict(checkpoint.sidecars)
-    place = hop.converter.a.tokenizer
+    sidecars, given = dict(job.checkpoint.sidecars), job.options.tokenizer
+    place = job.hop.converter.a.tokenizer
     if place is None:
         return sidecars, []
     prefix = f"{place[0]}/" if place[0] else ""
-    if options.tokenizer is not None:
-        if not options.tokenizer.is_dir():
-            raise UsageError(f"{options.tokenizer}: no such folder")
+    if given is not None:
         sidecars = {name: file for name, file in sidecars.items() if not _is_tokenizer(name, prefix)}
-        given = {prefix + file.name: file for file in sorted(options.tokenizer.iterdir()) if file.is_file()}
-        found = {name: file for name, file in given.items() if _is_tokenizer(name, prefix)}
+        found = [file.name for file in sorted(given.iterdir()) if _is_tokenizer(file.name, "") and is_sidecar(file)]
         if not found:
-            raise UsageError(f"{options.tokenizer}: holds no tokenizer files")
-        sidecars |= found
+            raise UsageError(f"{given}: holds no tokenizer files")
+        sidecars |= {prefix + name: inside(given, name) for name in found}
     mine = {name.removeprefix(prefix): file for name, file in sidecars.items() if _is_tokenizer(name, prefix)}
-    ids, rows = tokenizers.length(mine), get(assembly.legs[-1].config_a, place[1])
-    warnings = []
-    if ids is not None and ids != rows:
-        warnings.append(
-            f"the tokenizer has {ids} ids, the embedding {rows} rows; loaders that resize it do so without a word"
-        )
-    return sidecars, warnings
+    ids, rows = tokenizers.length(mine), get(job.assembly.legs[-1].config_a, place[1])
+    if ids in (None, rows):
+        return sidecars, []
+    odd = f"the tokenizer has {ids} ids, the embedding {rows} rows; loaders that resize it do so without a word"
+    return sidecars, [odd]
 
 
 def _is_tokenizer(name: str, prefix: str) -> bool:

@@ -14,7 +14,7 @@ from mmconvert import Options
 from mmconvert.assembly import prevailing
 from mmconvert.dtypes import BY_NAME
 from mmconvert.errors import InputRefused, UsageError
-from mmconvert.plan import Plan
+from mmconvert.plans import Plan
 from mmconvert.sources import FileSpan, TensorRef
 
 Make = Callable[..., Path]

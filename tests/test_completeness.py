@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import mmconvert
 from mmconvert import Options
 from mmconvert.errors import InputRefused
-from mmconvert.plan import Plan
+from mmconvert.plans import Plan
 
 Make = Callable[..., Path]
 Tensors = dict[str, torch.Tensor]

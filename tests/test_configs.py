@@ -28,8 +28,8 @@ from mmconvert.configs import (
     same,
 )
 from mmconvert.errors import InputRefused
-from mmconvert.plan import Remark
 from mmconvert.releases import Release
+from mmconvert.remark import Remark
 from mmconvert.schema import Schema
 from mmconvert.spec import A, B
 

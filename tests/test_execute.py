@@ -16,7 +16,7 @@ from mmconvert.containers.layout import FileLayout, Slot
 from mmconvert.dtypes import BY_NAME
 from mmconvert.errors import DiskError, InputRefused, OutputRefused
 from mmconvert.execute import execute
-from mmconvert.plan import OutputFile, Plan, PlannedTensor, Twins
+from mmconvert.plans import OutputFile, Plan, PlannedTensor, Twins
 from mmconvert.sources import FileSpan, Source, TensorRef
 
 U8 = BY_NAME["uint8"]

@@ -18,7 +18,8 @@ from mmconvert.execute import execute
 from mmconvert.findings import Findings
 from mmconvert.invent import Uniform
 from mmconvert.manifest import check_folder
-from mmconvert.plan import OutputFile, Plan, PlannedTensor, Remark
+from mmconvert.plans import OutputFile, Plan, PlannedTensor
+from mmconvert.remark import Remark
 
 F32 = BY_NAME["float32"]
 

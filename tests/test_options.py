@@ -8,7 +8,8 @@ import pytest
 
 from mmconvert.dtypes import BY_NAME
 from mmconvert.errors import UsageError
-from mmconvert.options import Options, parse_dtype, parse_init, parse_size
+from mmconvert.options import Options, parse_dtype, parse_init
+from mmconvert.units import parse_size
 
 BF16, F32 = BY_NAME["bfloat16"], BY_NAME["float32"]
 

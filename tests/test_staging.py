@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from mmconvert.errors import DiskError, OutputRefused
-from mmconvert.staging import check_target, disk_errors, human_bytes, staged
+from mmconvert.staging import check_target, disk_errors, staged
+from mmconvert.units import human_bytes
 
 
 def put(out: Path, content: str = "new", *, overwrite: bool = False, fsync: bool = False, needed: int = 10) -> None:

@@ -15,6 +15,8 @@ from mmconvert.report import Reporter
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+EXISTING = click.Path(path_type=Path, exists=True)
 
 
 def stacked(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
@@ -33,7 +35,7 @@ def reporting(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @stacked(
         click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
-        click.option("-q", "--quiet", is_flag=True, help="No notes, no progress."),
+        click.option("-q", "--quiet", is_flag=True, help="No notes, no progress, no closing words."),
         click.option("-v", "--verbose", is_flag=True, help="More notes."),
         click.option("--log-file", type=PATH, help="Notes, warnings and errors go there too."),
     )

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from mmconvert.cli.common import PATH, release, reporting, stacked
+from mmconvert.cli.common import EXISTING, FOLDER, PATH, release, reporting, stacked
 from mmconvert.errors import UsageError
-from mmconvert.options import Options, parse_dtype, parse_init, parse_size
+from mmconvert.options import Options, parse_dtype, parse_init
 from mmconvert.report import SCHEMA, Reporter, draw_plan, plan_document
-from mmconvert.staging import human_bytes
+from mmconvert.units import human_bytes, parse_size
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,12 @@ SHOWN = 3
 
 SOURCE = stacked(
     click.option("--src", type=PATH, required=True, help="A folder, a file, or a hub cache folder."),
-    click.option("--config", type=PATH, help="The params file of a CS checkpoint, where it lies elsewhere."),
+    click.option("--config", type=EXISTING, help="The params file of a CS checkpoint, where it lies elsewhere."),
     click.option("--model", help="The model, where the files do not say."),
     click.option("--from-release", help="The CS release of the source, where it does not say."),
-    click.option("--vision-tower", type=PATH, help="The folder of the vision tower, where the config's path is wrong."),
+    click.option(
+        "--vision-tower", type=FOLDER, help="The folder of the vision tower, where the config's path is wrong."
+    ),
 )
 TARGET = stacked(
     click.option("--to-release", help="The CS release to write (2.10, 2.4, ...)  [default: the newest]"),
@@ -74,8 +76,8 @@ TARGET = stacked(
         show_default=True,
         help="In LLaVA's config: absolute, relative, or any name.",
     ),
-    click.option("--tokenizer", type=PATH, help="A folder whose tokenizer replaces the source's."),
-    click.option("--params", type=PATH, help="A params file (CS targets) into which the model section is put."),
+    click.option("--tokenizer", type=FOLDER, help="A folder whose tokenizer replaces the source's."),
+    click.option("--params", type=EXISTING, help="A params file (CS targets) into which the model section is put."),
     click.option("--overwrite", is_flag=True, help="Replace what stands at --out."),
 )
 RUN = stacked(
@@ -104,9 +106,6 @@ def _make_plan(reads: tuple[str, ...] | None, to: str, out: Path | None, given: 
         release=release(given["from_release"], "--from-release"),
         vision_tower=given["vision_tower"],
     )
-    wanted = release(given["to_release"], "--to-release")
-    if wanted is not None and "-" not in to:
-        to = f"{to}-{wanted}"
     inits = [parse_init(text) for text in given["init"]]
     if len({name for name, _ in inits}) != len(inits):
         raise UsageError("--init names the same part twice")
@@ -120,9 +119,10 @@ def _make_plan(reads: tuple[str, ...] | None, to: str, out: Path | None, given: 
         tokenizer=given["tokenizer"],
         params=given["params"],
     )
-    # A plan alone needs no place to write to.
-    place = out if out is not None else src.absolute().parent / f"{src.absolute().name}-{to}"
-    return api.plan(src, place, to, options=options, hints=hints, overwrite=given["overwrite"], reads=reads)
+    wanted = release(given["to_release"], "--to-release")
+    return api.plan(
+        src, out, to, release=wanted, options=options, hints=hints, overwrite=given["overwrite"], reads=reads
+    )
 
 
 def _show_plan(reporter: Reporter, plan: Any) -> None:
@@ -181,7 +181,7 @@ def _convert(reporter: Reporter, reads: tuple[str, ...] | None, to: str, out: Pa
         if len(plan.dropped) > SHOWN:
             print(f"  dropped: {len(plan.dropped) - SHOWN} more, with reasons in {plan.out / 'mmconvert.json'}")
 
-    reporter.result(summary, draw)
+    reporter.summary(summary, draw)
 
 
 OUT = click.option("--out", type=PATH, help="The folder to write; it appears when all is done.")

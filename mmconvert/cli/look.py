@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mmconvert.cli.common import PATH, reporting
+from mmconvert.cli.common import EXISTING, PATH, reporting
 from mmconvert.report import Reporter, converters_document, draw_converters, draw_inspection, inspection_document
 
 
@@ -16,20 +16,16 @@ from mmconvert.report import Reporter, converters_document, draw_converters, dra
 @reporting
 def list_(reporter: Reporter, model: str | None) -> None:
     """Every converter: models, formats, releases."""
-    from mmconvert import registry
-    from mmconvert.errors import NoConversion
+    from mmconvert import api
 
-    found = [each for each in registry.converters() if model in (None, each.model)]
-    if not found:
-        known = sorted({each.model for each in registry.converters()})
-        raise NoConversion(f"no converter for model {model!r}; known: {', '.join(known)}")
+    found = api.converters(model)
     reporter.result(converters_document(found), lambda: draw_converters(found))
 
 
 @click.command()
 @click.argument("path", type=PATH)
 @click.option("--keys", is_flag=True, help="Every tensor with its shape, dtype and file.")
-@click.option("--config", type=PATH, help="The params file of a CS checkpoint, where it lies elsewhere.")
+@click.option("--config", type=EXISTING, help="The params file of a CS checkpoint, where it lies elsewhere.")
 @click.option("--model", help="The model, where the files do not say.")
 @reporting
 def inspect(reporter: Reporter, path: Path, keys: bool, **hints: Any) -> None:

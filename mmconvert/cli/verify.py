@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from mmconvert.cli.common import PATH, reporting
+from mmconvert.cli.common import EXISTING, PATH, reporting
 from mmconvert.errors import UsageError, VerificationFailed
 from mmconvert.report import SCHEMA, Reporter
-from mmconvert.staging import human_bytes
+from mmconvert.units import human_bytes
 
 # Enough to see the pattern of what is wrong.
 SHOWN = 20
@@ -18,7 +18,7 @@ SHOWN = 20
 @click.command()
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH, required=False)
-@click.option("--config", type=PATH, help="The params file of a CS checkpoint, where it lies elsewhere.")
+@click.option("--config", type=EXISTING, help="The params file of a CS checkpoint, where it lies elsewhere.")
 @click.option("--model", help="The model, where the files do not say.")
 @reporting
 def verify(reporter: Reporter, a: Path, b: Path | None, config: Path | None, model: str | None) -> None:

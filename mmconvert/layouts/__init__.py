@@ -30,9 +30,10 @@ def recognise(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
             if cerebras.is_cs_file(path, hints)
             else hugging_face.single_folder(path.parent, hints, weights=path)
         )
-    if (path / "config.json").is_file():
+    holds_mdl = any(path.glob("*.mdl"))
+    if (path / "config.json").is_file() and (weight_files(path) or not holds_mdl):
         return hugging_face.single_folder(path, hints)
-    if weight_files(path) or any(path.glob("*.mdl")):
+    if weight_files(path) or holds_mdl:
         return cerebras.recognise(path, hints)
     hugging_face.refuse_adapters(path)
     return hugging_face.several_folders(path, hints)

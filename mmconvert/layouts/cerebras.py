@@ -10,10 +10,11 @@ from typing import Any
 from mmconvert import registry
 from mmconvert.configs import get
 from mmconvert.containers import open_file, open_folder
+from mmconvert.containers.shards import inside
 from mmconvert.converter import Converter
 from mmconvert.documents import read_json, read_yaml
 from mmconvert.errors import InputRefused, UsageError
-from mmconvert.layouts.checkpoint import ASSETS, SIDECAR_LIMIT, Checkpoint, Hints
+from mmconvert.layouts.checkpoint import ASSETS, Checkpoint, Hints, is_sidecar
 from mmconvert.registry import Node
 from mmconvert.releases import Release
 from mmconvert.sources import TensorRef
@@ -48,7 +49,7 @@ def recognise(path: Path, hints: Hints) -> Checkpoint:
     for converter, side in registry.formats():
         form = converter.format(side)
         if side == B and hints.model in (None, converter.model) and (hints.model or form.parts[""](section)):
-            assets = _assets(folder)
+            assets = _assets(folder, converter)
             return Checkpoint(
                 path=path,
                 node=Node(converter.model, form.name, release),
@@ -110,12 +111,15 @@ def _release(given: Release | None, folder: Path, metadata: tuple[dict[str, Any]
     return None, ""
 
 
-def _assets(folder: Path) -> dict[str, Path]:
+def _assets(folder: Path, converter: Converter) -> dict[str, Path]:
+    """The files in `assets/` that a Hugging Face checkpoint of this model may have beside its weights."""
     root = folder / ASSETS
     if not root.is_dir():
         return {}
-    files = (each for each in sorted(root.rglob("*")) if each.is_file() and each.stat().st_size <= SIDECAR_LIMIT)
-    return {each.relative_to(root).as_posix(): each for each in files}
+    kept = {"config.json", *(name for name, _ in converter.a.companions.values())}
+    folders = [root, *(root / part for part in converter.a.parts if part and (root / part).is_dir())]
+    files = (each for folder in folders for each in sorted(folder.iterdir()) if each.name in kept or is_sidecar(each))
+    return {each.relative_to(root).as_posix(): inside(each.parent, each.name) for each in files}
 
 
 def _original(assets: Mapping[str, Path], converter: Converter) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mmconvert.registry import Node
@@ -20,6 +21,12 @@ SIDECARS = (
 ASSETS = "assets"
 # Larger files are no sidecars, whatever they are called.
 SIDECAR_LIMIT = 64 << 20
+
+
+def is_sidecar(path: Path) -> bool:
+    """Whether a file is one that travels along, by its name and size."""
+    known = any(fnmatchcase(path.name, pattern) for pattern in SIDECARS)
+    return known and path.is_file() and path.stat().st_size <= SIDECAR_LIMIT
 
 
 @dataclass(frozen=True)

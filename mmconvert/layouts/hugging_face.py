@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ from typing import Any
 from mmconvert import registry
 from mmconvert.configs import get
 from mmconvert.containers import open_file, open_folder, weight_files
+from mmconvert.containers.shards import inside
 from mmconvert.converter import Converter, Format
 from mmconvert.documents import read_json
 from mmconvert.errors import InputRefused, UsageError
-from mmconvert.layouts.checkpoint import SIDECAR_LIMIT, SIDECARS, Checkpoint, Hints
+from mmconvert.layouts.checkpoint import NO_HINTS, Checkpoint, Hints, is_sidecar
 from mmconvert.registry import Node
 from mmconvert.sources import TensorRef
 from mmconvert.spec import B, Config
@@ -28,9 +28,10 @@ def snapshot(path: Path) -> Path:
         return path
     reference = path / "refs" / "main"
     if reference.is_file():
-        named = snapshots / reference.read_text("utf-8").strip()
-        if named.parent == snapshots and named.is_dir():
-            return named
+        revision = reference.read_bytes()[:100].decode("ascii", "replace").strip()
+        for each in snapshots.iterdir():
+            if each.name == revision and each.is_dir():
+                return each
     found = [each for each in snapshots.iterdir() if each.is_dir()]
     if len(found) != 1:
         raise UsageError(f"{path}: holds {len(found)} snapshots and no refs/main; name one of {snapshots}")
@@ -38,13 +39,13 @@ def snapshot(path: Path) -> Path:
 
 
 def refuse_adapters(folder: Path) -> None:
-    """Folders that hold a part of a model and name it: say what they are and what to do."""
+    """Folders that hold less than a model: say what they are and what to do."""
     if (folder / "adapter_config.json").is_file():
         raise InputRefused(f"{folder}: a LoRA adapter; merge it into its base model first, then convert the result")
-    if (folder / "mm_projector.bin").is_file() and not weight_files(folder):
-        raise InputRefused(
-            f"{folder}: only a projector (mm_projector.bin); put it together with its language model in LLaVA first"
-        )
+    for _, form in _candidates(NO_HINTS, several=True):
+        for name, what in form.fragments.items():
+            if (folder / name).is_file() and not weight_files(folder):
+                raise InputRefused(f"{folder}: {what}")
 
 
 def _candidates(hints: Hints, several: bool) -> Iterable[tuple[Converter, Format]]:
@@ -73,28 +74,29 @@ def single_folder(folder: Path, hints: Hints, weights: Path | None = None) -> Ch
             parts = dict.fromkeys(held, folder)
             parts |= {part: _linked_folder(folder, config, form, part, hints.vision_tower) for part in wanted}
             return _checkpoint(folder, Node(converter.model, form.name), form, parts, weights)
-    raise InputRefused(
-        f"{folder / 'config.json'}: model_type {_kind(config)!r} is none that is known here (see `mmconvert list`)"
-    )
+    what = f"{folder / 'config.json'}: model_type {_kind(config)!r}"
+    if hints.model is not None or hints.format is not None:
+        raise InputRefused(
+            f"{what} is no {hints.model or 'model'} in format {hints.format or 'hf'}: leave the hint out"
+        )
+    raise InputRefused(f"{what} is none that is known here (see `mmconvert list`)")
 
 
 def _linked_folder(folder: Path, config: Config, form: Format, part: str, given: Path | None) -> Path:
     """The folder of a part that a config field points to: as given, as it says, or beside the folder."""
-    field = next(path for path, target in form.links.items() if target == part)
-    value = get(config, field.partition(".")[2])
     if given is not None:
-        candidates = [given]
-    elif isinstance(value, str) and value:
-        named = Path(value)
-        candidates = [named] if named.is_absolute() else [folder / named, folder.parent / named]
-        candidates += [folder.parent / named.name, folder.parent / part]
-    else:
-        candidates = [folder.parent / part]
+        return _tower(given, form, part)
+    field = next(path for path, target in form.links.items() if target == part).partition(".")[2]
+    value = get(config, field)
+    candidates = [folder.parent / part]
+    if isinstance(value, str) and value:
+        as_said = [Path(value)] if Path(value).is_absolute() else [folder / value, folder.parent / value]
+        candidates = [*as_said, folder.parent / Path(value).name, *candidates]
     for candidate in candidates:
-        if (snapshot(candidate) / "config.json").is_file():
-            return snapshot(candidate)
-    said = f"{field.partition('.')[2]} {value!r}"
-    raise InputRefused(f"{folder}: its vision tower ({said}) is not found; name its folder with --vision-tower")
+        found = snapshot(candidate)
+        if (found / "config.json").is_file() and form.parts[part](_config(found)):
+            return found
+    raise InputRefused(f"{folder}: its {part} ({field} is {value!r}) is not found; name its folder with --vision-tower")
 
 
 def several_folders(path: Path, hints: Hints) -> Checkpoint:
@@ -106,7 +108,7 @@ def several_folders(path: Path, hints: Hints) -> Checkpoint:
     for converter, form in _candidates(hints, several=True):
         found = {part: [each for each in configs if known(configs[each])] for part, known in form.parts.items()}
         if hints.vision_tower is not None:
-            found |= {part: [hints.vision_tower] for part in form.links.values() or ("image_model",) if part in found}
+            found |= {part: [_tower(hints.vision_tower, form, part)] for part in found if part == form.tower}
         if all(len(each) == 1 for each in found.values()):
             parts = {part: each[0] for part, each in found.items()}
             return _checkpoint(path, Node(converter.model, form.name), form, parts)
@@ -123,15 +125,27 @@ def several_folders(path: Path, hints: Hints) -> Checkpoint:
     raise InputRefused(f"{path}: no checkpoint is recognised here: no config.json, no .mdl, no folders that hold them")
 
 
+def _tower(folder: Path, form: Format, part: str) -> Path:
+    """The folder that a user named for a part, if it is one."""
+    found = snapshot(folder)
+    if not (found / "config.json").is_file() or not form.parts[part](_config(found)):
+        raise InputRefused(f"{folder}: --vision-tower names no {part}: its config.json is missing or another model's")
+    return found
+
+
 def _kind(config: Config) -> Any:
     """What a config that nobody knows says it is."""
     return config.get("model_type") or config.get("architectures") or "nothing"
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    config = read_json(folder / "config.json")
+    return _mapping(folder, "config.json")
+
+
+def _mapping(folder: Path, name: str) -> dict[str, Any]:
+    config = read_json(inside(folder, name))
     if not isinstance(config, dict):
-        raise InputRefused(f"{folder / 'config.json'}: holds no mapping")
+        raise InputRefused(f"{folder / name}: holds no mapping")
     return config
 
 
@@ -171,33 +185,16 @@ def _with_companion(folder: Path, form: Format, part: str, notes: list[str]) -> 
     config = _config(folder)
     if part not in form.companions:
         return config, []
-    name, may_differ = form.companions[part]
-    file = folder / name
-    if not file.is_file():
+    name, merge = form.companions[part]
+    if not (folder / name).is_file():
         return config, []
-    other = read_json(file)
-    if not isinstance(other, dict):
-        raise InputRefused(f"{file}: holds no mapping")
-    shared = [path for path in other if path in config and other[path] != config[path]]
-    architecture = {"architectures", "model_type", "transformers_version", "torch_dtype", "dtype", "_name_or_path"}
-    for path in shared:
-        if path.endswith("_token_id") or path in architecture or path in ("use_cache", "pretraining_tp", "max_length"):
-            continue
-        if path not in may_differ:
-            raise InputRefused(
-                f"{folder / 'config.json'}: {path} is {config[path]!r}, but {name} beside it says {other[path]!r}; "
-                "which one describes the weights?"
-            )
-        notes.append(f"{path}: {config[path]!r} of config.json is used, not {other[path]!r} of {name}")
-    filled = {path: value for path, value in other.items() if path not in config and path not in architecture}
-    return {**config, **filled}, [file]
+    try:
+        merged, remarks = merge(config, _mapping(folder, name))
+    except ValueError as error:
+        raise InputRefused(f"{folder / 'config.json'} and {name} beside it disagree: {error}") from error
+    notes += [f"{name}: {remark}" for remark in remarks]
+    return merged, [folder / name]
 
 
 def _sidecars(folder: Path) -> dict[str, Path]:
-    return {
-        each.name: each
-        for each in sorted(folder.iterdir())
-        if any(fnmatchcase(each.name, pattern) for pattern in SIDECARS)
-        and each.is_file()
-        and each.stat().st_size <= SIDECAR_LIMIT
-    }
+    return {each.name: inside(folder, each.name) for each in sorted(folder.iterdir()) if is_sidecar(each)}

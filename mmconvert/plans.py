@@ -14,6 +14,7 @@ from typing import Any
 from mmconvert.casts import Overflow
 from mmconvert.containers.layout import FileLayout, Outline
 from mmconvert.dtypes import DType
+from mmconvert.remark import Remark
 from mmconvert.sources import Source, TensorRef
 
 
@@ -55,14 +56,6 @@ class Twins:
 
     kept: TensorRef
     twin: TensorRef
-    why: str
-
-
-@dataclass(frozen=True)
-class Remark:
-    """Something that a user must be able to find out later: what was dropped or invented, and why."""
-
-    subject: str
     why: str
 
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from mmconvert import manifest, mapping, registry
 from mmconvert.assembly import Assembly, assemble
 from mmconvert.casts import CASTABLE, Cast, Overflow
-from mmconvert.completeness import spelled
-from mmconvert.configs import ABSENT, get
+from mmconvert.completeness import named
+from mmconvert.configs import ABSENT, ANYTHING, get
 from mmconvert.containers import open_file
 from mmconvert.documents import read_json
-from mmconvert.errors import MMConvertError, NoConversion, VerificationFailed
+from mmconvert.errors import InputRefused, MMConvertError, NoConversion, VerificationFailed
 from mmconvert.findings import Findings
-from mmconvert.layouts import NO_HINTS, Hints, recognise
+from mmconvert.layouts import NO_HINTS, Checkpoint, Hints, recognise
 from mmconvert.mapping import Leg
 from mmconvert.options import DEFAULTS, Options
-from mmconvert.plan import Plan, PlannedTensor
+from mmconvert.plans import Plan, PlannedTensor, Twins
 from mmconvert.progress import Progress, Silent
 from mmconvert.registry import Hop
 from mmconvert.scan import has_nonfinite
@@ -47,8 +47,8 @@ def compare(
     assembly = assemble(left, hops, release, replace(options, init={**_everything(hops), **options.init}))
     back = Hop(hops[-1].converter, hops[-1].other)
     (leg,) = mapping.translate([back], right.config, right.node.release, frozenset(right.tensors), right.config_from)
-    found = spelled(right.tensors, leg, back.source.aliases)
     result = Findings()
+    found = _named(right, leg, result)
     _compare_configs(assembly.legs[-1], leg, result)
     _compare_tensors(assembly, found, leg, set(options.init), result, progress or Silent())
     return result
@@ -67,13 +67,29 @@ def _everything(hops: tuple[Hop, ...]) -> dict[str, int]:
     return {name: 0 for table in hops[0].converter.tables for row in table.rows if (name := getattr(row, "init", None))}
 
 
+def _named(checkpoint: Checkpoint, leg: Leg, result: Findings) -> dict[str, TensorRef]:
+    """B's tensors under the names of the tables; a tower that is there twice or missing is a problem of its own."""
+    twins: list[Twins] = []
+    try:
+        found = named(checkpoint, leg, None, [], twins)
+    except InputRefused as error:
+        result.problems.append(str(error))
+        return dict(checkpoint.tensors)
+    for each in twins:
+        if _stream(each.kept.source, each.twin, Silent())[0] is not None:
+            result.problems.append(f"{each.twin.key}: differs from {each.kept.key}: {each.why}")
+    return found
+
+
 def _compare_configs(mapped: Leg, found: Leg, result: Findings) -> None:
     space = mapped.hop.converter.configs.space(mapped.hop.other)
     expected, actual = space.read(mapped.configs.target), found.configs.source
     for rule in mapped.hop.converter.configs.rules:
         for path in rule.owned(mapped.hop.other):
             wanted, value = get(expected, path), get(actual, path)
-            if rule.also or wanted == value or (wanted in (None, ABSENT) and value in (None, ABSENT)):
+            if wanted == value or any(each is ANYTHING or each == value for each in rule.also):
+                continue
+            if wanted in (None, ABSENT) and value in (None, ABSENT):
                 continue
             result.problems.append(f"config: {path} is {value!r}, expected {wanted!r}")
 

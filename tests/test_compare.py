@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import mmconvert
 from mmconvert import Options, Plan, api
+from mmconvert.compare import check_written
 from mmconvert.errors import VerificationFailed
-from mmconvert.verify import check_written
 
 KEY = "vit_model.encoder.transformer_encoder.norm.bias"
 
