@@ -25,7 +25,7 @@ from time import perf_counter
 from mmconvert.containers.layout import Outline
 from mmconvert.containers.safetensors import lay_out_shards
 from mmconvert.dtypes import BY_NAME
-from mmconvert.options import parse_size
+from mmconvert.units import parse_size
 
 MMCONVERT = str(Path(sys.executable).with_name("mmconvert"))
 HIDDEN, INTERMEDIATE, VOCAB, HEADS = 4096, 11008, 32000, 32

@@ -195,14 +195,18 @@ def _llava_needs(config: Config) -> Mapping[str, str]:
 ALIASES = (("image_model/", "image_model/vision_model."),)
 # What does not touch the weights may differ between a LLaVA config and its language model's own.
 MAY_DIFFER = {"max_position_embeddings", "initializer_range"}
-DECODER_FIELDS = {path for row in decoder.FIELDS if isinstance(row, Rule) for path in row.a}
+# What says which file this is, rather than what the model is.
+IDENTITY = {"architectures", "model_type", "transformers_version", "torch_dtype", "dtype", "_name_or_path", "auto_map"}
+DECODER_FIELDS = tuple(path for row in decoder.FIELDS if isinstance(row, Rule) for path in row.a)
 
 
 def _with_own_config(llava: Config, own: Config) -> tuple[dict[str, Any], list[str]]:
     """A LLaVA config with what the language model's own config, kept beside it, says of the decoder and it does not."""
-    merged = {**{name: own[name] for name in own if name in DECODER_FIELDS | {"rope_parameters"}}, **llava}
+    merged = {**{name: own[name] for name in own if name not in IDENTITY}, **llava}
     ours, theirs = (decoder.spell_hf(config, _is_mistral_text(llava)) for config in (merged, own))
-    differing = [path for path in sorted(DECODER_FIELDS & ours.keys() & theirs.keys()) if ours[path] != theirs[path]]
+    # Two names for one thing, in transformers 4 and 5.
+    stated = own.keys() | ({"rope_theta", "rope_scaling"} if "rope_parameters" in own else set())
+    differing = [path for path in DECODER_FIELDS if path in stated and ours[path] != theirs[path]]
     for path in differing:
         if path not in MAY_DIFFER:
             raise ValueError(f"{path} is {ours[path]!r} in the one and {theirs[path]!r} in the other")

@@ -183,7 +183,8 @@ class _Run:
             kept.source.read_into(start, [left])
             twin.source.read_into(start, [right])
             if bytes(left) != bytes(right):  # memoryviews compare element by element, a hundred times slower
-                raise InputRefused(f"{twin.key}: differs from {kept.key}, but {twins.why}")
+                file = getattr(twin.source, "path", twin.file)
+                raise InputRefused(f"{file}: {twin.key}: differs from {kept.key}, but {twins.why}")
 
     def _create(self, name: str) -> FileIO:
         """A new file of the target, its folders made, its mode as the umask says."""

@@ -90,7 +90,7 @@ def _into_params(section: Config, file: Path | None) -> dict[str, Any]:
     params = read_yaml(file)
     where = "trainer.init.model" if isinstance(params, dict) and "trainer" in params else "model"
     for above in ("", "trainer", "trainer.init")[: where.count(".") + 1]:
-        if not isinstance(get(params, above), dict):
+        if get(params, above) is not ABSENT and not isinstance(get(params, above), dict):
             raise UsageError(f"{file}: {above or 'the file'} is no mapping, so no model section can be put into it")
     changed: dict[str, Any] = put(params, where, section)
     return changed

@@ -31,7 +31,10 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 def test_a_dtype_is_for_all_parts_or_for_some() -> None:
     assert parse_dtype("keep") == {}
     assert parse_dtype("bf16") == {"": BF16}
-    assert parse_dtype("text=bf16, vision=fp32,projector=keep") == {"text": BF16, "vision": F32}
+    assert parse_dtype("text=bf16, vision=fp32") == {"text": BF16, "vision": F32}
+    assert parse_dtype("bf16,projector=keep") == {"": BF16, "projector": None}
+    with pytest.raises(UsageError, match="names text twice"):
+        parse_dtype("text=bf16,text=fp16")
 
 
 @pytest.mark.parametrize("text", ["", "bfloat16", "text=", "text:bf16"])

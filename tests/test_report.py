@@ -44,6 +44,8 @@ def test_a_result_is_a_document_or_a_drawing(capsys: pytest.CaptureFixture[str])
     Reporter().result({}, lambda: print("drawn"))
     assert capsys.readouterr().out == "drawn\n"
     Reporter(quiet=True).result({}, lambda: print("drawn"))
+    assert capsys.readouterr().out == "drawn\n"
+    Reporter(quiet=True).summary({}, lambda: print("drawn"))
     assert capsys.readouterr().out == ""
 
 

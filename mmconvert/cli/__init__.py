@@ -41,7 +41,9 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
     except click.ClickException as error:
-        error.show()
+        # In two lines, as every error of ours.
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "mmconvert"
+        print(f"error: {error.format_message()}\nsee `{where} -h`", file=sys.stderr)
         code = 2
     except (click.Abort, KeyboardInterrupt):
         code = 130

@@ -137,9 +137,11 @@ def test_convert_goes_any_way_that_a_path_leads(
     assert before.keys() - after.keys() == {"image_model/visual_projection.weight"}
 
 
-def test_one_release_of_cs_becomes_another(convert: Convert, contents: Contents, llama: Path, tmp_path: Path) -> None:
+def test_the_release_decides_whether_the_model_is_named(
+    convert: Convert, contents: Contents, llama: Path, tmp_path: Path
+) -> None:
     new = convert("hf-to-cs", llama, tmp_path / "new", *QUICK)
-    old = convert("convert --to cs-2.3", new, tmp_path / "old", *QUICK)
+    old = convert("hf-to-cs --to-release 2.3", llama, tmp_path / "old", *QUICK)
     assert contents(old) == contents(new)
     assert "name" not in yaml.safe_load((old / "config.yaml").read_text())["model"]
     assert yaml.safe_load((new / "config.yaml").read_text())["model"]["name"] == "llama"

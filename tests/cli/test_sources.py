@@ -55,7 +55,7 @@ def test_a_tower_far_away_is_named(
     shutil.copytree(llava / "text_model_llava", text)
     done = mmconvert("llava-to-cs", "--src", text, "--out", tmp_path / "cs", *CS)
     assert done.returncode == 3
-    assert "vision tower" in done.stderr
+    assert "--vision-tower" in done.stderr
     assert "--vision-tower" in done.stderr
     done = mmconvert("llava-to-cs", "--src", text, "--vision-tower", clip, "--out", tmp_path / "cs", *CS)
     assert (done.returncode, done.stderr) == (0, "")

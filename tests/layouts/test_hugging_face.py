@@ -50,7 +50,7 @@ def test_any_other_folder_is_itself(tmp_path: Path) -> None:
 def test_files_travel_by_name_and_only_if_they_are_small(
     make_llama: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmconvert.layouts.hugging_face.SIDECAR_LIMIT", 300_000)
+    monkeypatch.setattr("mmconvert.layouts.checkpoint.SIDECAR_LIMIT", 300_000)
     source = make_llama(tmp_path / "source")
     for name in ("LICENSE.txt", "generation_config.json", "training_args.bin", "README.md"):
         (source / name).write_text("{}")
@@ -99,4 +99,4 @@ def test_fields_of_a_companion_that_llava_changes_may_differ_and_are_noted(make_
     assert (text["model_type"], text["max_position_embeddings"], text["bos_token_id"]) == ("llava_llama", 64, 1)
     assert text["pretraining_tp"] == 1
     (note,) = found.notes
-    assert note.startswith("max_position_embeddings: 64 of config.json is used, not 4096 of config_lmsys.json")
+    assert note == "config_lmsys.json: its max_position_embeddings 4096 is not used, but 64"
