@@ -28,16 +28,15 @@ class Origin:
 
 @dataclass(frozen=True)
 class Leg:
-    """One converter of a path, with its configs and tables written out."""
+    """One converter of a path, with its configs and tables written out.
+
+    `config_a` is side a's config in canonical form: what sizes and advice are read from.
+    """
 
     hop: Hop
     configs: Translation
+    config_a: Config
     expansion: Expansion
-
-    @property
-    def config_a(self) -> Config:
-        """Side a's config in canonical form: what sizes and advice are read from."""
-        return self.configs.source if self.hop.side == A else self.hop.converter.configs.a.read(self.configs.target)
 
     def expected(self) -> Mapping[str, Pair]:
         """Every tensor that the leg's source must hold."""
@@ -75,7 +74,7 @@ def translate(
         table = hop.converter.configs
         configs = table.translate(hop.side, config, release, names, where)
         canonical = configs.source if hop.side == A else table.a.read(configs.target)
-        legs.append(Leg(hop, configs, expand(hop.converter.tables, canonical)))
+        legs.append(Leg(hop, configs, canonical, expand(hop.converter.tables, canonical)))
         config, names = configs.target, frozenset()
     return tuple(legs)
 

@@ -125,42 +125,43 @@ def _hugging_face(job: Job, sidecars: Mapping[str, Path], warnings: list[str]) -
     documents: dict[str, bytes] = {}
     beyond = Overflow()
     for part in form.parts:
-        inside = f"{part}/" if part else ""
-        tensors = [replace(t, key=t.key.removeprefix(inside)) for t in job.assembly.tensors if t.key.startswith(inside)]
-        if form.casts_to_float16:
-            tensors = [_watched(tensor, beyond) for tensor in tensors]
+        tensors = _of_part(job, part, beyond)
         field = f"{part}.torch_dtype" if part else "torch_dtype"
         if field in form.dtype_fields:
             config = put(config, field, prevailing(tensors).name)
         layouts, index = _safetensors(tensors, job.options)
-        below = f"{folders[part]}/" if folders[part] else ""
-        outputs += [
-            replace(output, layout=replace(output.layout, name=below + output.layout.name))
-            for output in _outputs(layouts, tensors)
-        ]
+        layouts = [replace(layout, name=_placed(folders, f"{part}/{layout.name}")) for layout in layouts]
+        outputs += _outputs(layouts, tensors)
         if index is not None:
-            documents[f"{below}model.safetensors.index.json"] = index
+            documents[_placed(folders, f"{part}/model.safetensors.index.json")] = index
     for path, part in form.links.items():
         config = put(config, path, _tower_path(job.out / folders[part], folders[part], job.options.tower_path))
-    carried = []
-    for name, file in sidecars.items():
-        part, _, base = name.rpartition("/")
-        if base not in job.configs and part in folders:
-            documents[_placed(folders, part, base)] = file.read_bytes()
-            carried.append(_placed(folders, part, base))
+    carried = {_placed(folders, name): file for name, file in sidecars.items() if _stays(job, name, folders)}
+    documents |= {name: file.read_bytes() for name, file in carried.items()}
     for name, document in form.documents(config).items():
-        part, _, base = name.rpartition("/")
-        documents.setdefault(_placed(folders, part, base), dump_json(document))
+        documents.setdefault(_placed(folders, name), dump_json(document))
     for part in form.parts:
-        part_config = config[part] if part else config
-        documents[_placed(folders, part, "config.json")] = dump_json(dict(sorted(part_config.items())))
+        documents[_placed(folders, f"{part}/config.json")] = dump_json(dict(sorted(get(config, part).items())))
     for name, why in form.needs(config).items():
-        part, _, base = name.rpartition("/")
-        if _placed(folders, part, base) not in documents:
-            warnings.append(f"{_placed(folders, part, base)} is missing: {why}")
+        if _placed(folders, name) not in documents:
+            warnings.append(f"{_placed(folders, name)} is missing: {why}")
     if not original and any(isinstance(row, Fallback) for row in table.rows):
         warnings.append("no original config travelled with the source: token ids and the like are the usual ones")
     return Target(tuple(outputs), documents, tuple(carried), tuple(warnings), beyond)
+
+
+def _of_part(job: Job, part: str, beyond: Overflow) -> list[PlannedTensor]:
+    """The tensors of a part, by their names within it; watched where readers will cast them."""
+    prefix = f"{part}/" if part else ""
+    tensors = [each for each in job.assembly.tensors if each.key.startswith(prefix)]
+    tensors = [replace(each, key=each.key.removeprefix(prefix)) for each in tensors]
+    return [_watched(each, beyond) for each in tensors] if job.hop.target.casts_to_float16 else tensors
+
+
+def _stays(job: Job, name: str, folders: Mapping[str, str]) -> bool:
+    """Whether a carried file has a place in the target; configs have not, since new ones are written."""
+    part, _, base = name.rpartition("/")
+    return part in folders and base not in job.configs
 
 
 def _watched(tensor: PlannedTensor, beyond: Overflow) -> PlannedTensor:
@@ -169,8 +170,10 @@ def _watched(tensor: PlannedTensor, beyond: Overflow) -> PlannedTensor:
     return replace(tensor, source=Float16Watch(tensor.source, tensor.dtype, tensor.key, beyond))
 
 
-def _placed(folders: Mapping[str, str], part: str, name: str) -> str:
-    return f"{folders[part]}/{name}" if folders[part] else name
+def _placed(folders: Mapping[str, str], name: str) -> str:
+    """Where a file that is named by its part goes: into the part's folder."""
+    part, _, base = name.rpartition("/")
+    return f"{folders[part]}/{base}" if folders[part] else base
 
 
 def _tower_path(absolute: Path, folder: str, wanted: str) -> str:
