@@ -1,10 +1,13 @@
-"""What has just been written is read back before it takes its place."""
+"""Whether B is A, converted; and whether what has just been written reads back before it takes its place."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +18,118 @@ from mmconvert import Options, Plan, api
 from mmconvert.compare import check_written
 from mmconvert.errors import VerificationFailed
 
+Make = Callable[..., Path]
 KEY = "vit_model.encoder.transformer_encoder.norm.bias"
+TUNED = Path(__file__).parent / "golden" / "llava" / "tiny_src_tower_tuned"
+INSIDE = "model.vision_tower.vision_tower."
+
+
+def converted(source: Path, to: str) -> Path:
+    out = source.parent / f"{source.name}-{to}"
+    mmconvert.convert(source, out, to, options=Options(container="safetensors"), fsync=False)
+    return out
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    weights: dict[str, torch.Tensor] = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors")
+
+
+def set_fields(folder: Path, **fields: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **fields}))
+
+
+# --- two checkpoints: a tied head -----------------------------------------------------------------------------------
+
+
+def untie(tensors: dict[str, torch.Tensor]) -> None:
+    """Save the head of a tied model too, as some do."""
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+
+
+@pytest.mark.parametrize("edit", [lambda tensors: None, untie], ids=["one name", "two names"])
+def test_a_tied_model_is_the_same_on_both_sides(
+    make_llama: Make, tmp_path: Path, edit: Callable[[dict[str, torch.Tensor]], object]
+) -> None:
+    source = make_llama(tmp_path / "hf", tie_word_embeddings=True, edit=edit)
+    cs = converted(source, "cs")
+    back = converted(cs, "hf")
+    for a, b in ((source, cs), (cs, source), (cs, back), (source, back), (back, source)):
+        assert api.verify(a, b).problems == []
+
+
+def test_a_tied_text_part_of_a_pair_is_the_same_on_both_sides(make_llava: Make, tmp_path: Path) -> None:
+    source = make_llava(tmp_path / "llava", tie_word_embeddings=True)
+    cs = converted(source, "cs")
+    back, parts = converted(cs, "llava"), converted(cs, "hf")
+    for a, b in ((source, cs), (cs, source), (cs, back), (cs, parts), (source, parts)):
+        assert api.verify(a, b).problems == []
+
+
+def test_a_tied_head_that_was_changed_is_a_problem(make_llama: Make, tmp_path: Path) -> None:
+    source = make_llama(tmp_path / "hf", tie_word_embeddings=True)
+    cs = converted(source, "cs")
+    change_weights(cs, lambda weights: weights["lm_head.weight"].add_(1))
+    (problem,) = api.verify(source, cs).problems
+    assert problem.startswith("lm_head.weight: differs from A's model.embed_tokens.weight")
+
+
+def test_a_tied_head_may_be_left_out_of_b(make_llama: Make, tmp_path: Path) -> None:
+    source = make_llama(tmp_path / "hf", tie_word_embeddings=True)
+    cs = converted(source, "cs")
+    change_weights(cs, lambda weights: weights.pop("lm_head.weight"))
+    assert api.verify(source, cs).problems == []
+
+
+# --- two checkpoints: a tower in the text part ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def tuned(tmp_path: Path) -> tuple[Path, Path]:
+    """A LLaVA whose trained tower lies inside its text checkpoint, and the CS checkpoint made from it."""
+    source = tmp_path / "llava"
+    shutil.copytree(TUNED, source)
+    return source, converted(source, "cs")
+
+
+def test_a_trained_tower_in_the_text_part_is_what_cs_has(tuned: tuple[Path, Path]) -> None:
+    source, cs = tuned
+    assert api.verify(source, cs).problems == []
+    assert api.verify(cs, source).problems == []
+
+
+def test_a_trained_tower_that_differs_is_a_problem(tuned: tuple[Path, Path]) -> None:
+    source, cs = tuned
+    key = f"{INSIDE}vision_model.post_layernorm.bias"
+    change_weights(source / "text_model_llava", lambda weights: weights[key].add_(1))
+    (problem,) = api.verify(cs, source).problems
+    assert "post_layernorm.bias: differs from A's" in problem
+
+
+def test_a_trained_tower_that_is_not_there_is_a_problem(tuned: tuple[Path, Path]) -> None:
+    source, cs = tuned
+
+    def forget(weights: dict[str, torch.Tensor]) -> None:
+        for key in [key for key in weights if key.startswith(INSIDE)]:
+            del weights[key]
+
+    change_weights(source / "text_model_llava", forget)
+    problems = api.verify(cs, source).problems
+    assert f"{source}: text_model.unfreeze_mm_vision_tower is true, but the checkpoint holds no" in problems[0]
+
+
+def test_two_towers_that_differ_without_a_word_are_a_problem(tuned: tuple[Path, Path]) -> None:
+    source, cs = tuned
+    set_fields(source / "text_model_llava", unfreeze_mm_vision_tower=False)
+    problems = api.verify(cs, source).problems
+    assert any(
+        problem.startswith(f"text_model/{INSIDE}") and "differs from image_model/" in problem for problem in problems
+    )
+
+
+# --- what has just been written -------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -160,6 +160,19 @@ def test_rules_move_into_a_larger_config_and_so_do_their_messages() -> None:
     assert moved[1] == Fallback("text.bos", 1)
 
 
+def test_a_field_of_b_that_is_overruled_is_dropped_with_what_it_was() -> None:
+    rules = table(*same("size"), const(B, "dropout", 0.0, also=[ANYTHING]), const(B, "norm", "rms", also=["RMS"]))
+    found = rules.translate(B, {"size": 1, "dropout": 0.1, "norm": "RMS"})
+    assert {each.subject for each in found.dropped} == {"dropout", "norm"}
+    assert any("0.1" in each.why and "0.0" in each.why for each in found.dropped)
+    assert rules.translate(B, {"size": 1, "dropout": 0.0, "norm": "rms"}).dropped == ()
+
+
+def test_a_field_of_a_that_may_change_is_not_dropped() -> None:
+    rules = table(*same("size"), const(A, "kind", "llama", also=[None]))
+    assert rules.translate(A, {"size": 1, "kind": None}).dropped == ()
+
+
 # --- what no rule owns ----------------------------------------------------------------------------------------------
 
 

@@ -53,6 +53,8 @@ def test_neither_config_nor_schema_is_changed() -> None:
     ("config", "message"),
     [
         ({"size": 0}, "^size: 0 is less than"),
+        ({"size": 2.0}, "^size: 2.0 is not of type 'integer'"),
+        ({"size": True}, "^size: True is not of type 'integer'"),
         ({"parts": [{}, {"kind": "c"}]}, r"^parts\.1\.kind: 'c' is not one of"),
         ([], "is not of type 'object'"),
     ],

@@ -68,6 +68,37 @@ def test_code_that_a_config_names_does_not_travel(make_llama: Make, tmp_path: Pa
         assert not {"auto_map", "_name_or_path"} & set(config_of(folder))
 
 
+def test_code_that_any_config_of_a_pair_names_does_not_travel_and_is_told(make_llava: Make, tmp_path: Path) -> None:
+    named = {"AutoModel": "evil.Model"}
+    source = make_llava(tmp_path / "llava", auto_map=named)
+    text = source / "text_model_llava"
+    own = {**config_of(text), "model_type": "llama", "_name_or_path": "/home/me"}
+    (text / "config_lmsys.json").write_text(json.dumps(own))
+    manifest = to_cs(source, tmp_path / "cs")
+    (warning,) = manifest["warnings"]
+    assert warning.startswith("text_model.auto_map is dropped: names code")
+    carried = tmp_path / "cs" / "assets" / "text_model"
+    for name in ("config.json", "config_lmsys.json"):
+        assert not {"auto_map", "_name_or_path"} & set(json.loads((carried / name).read_text()))
+    assert "evil" not in "".join(path.read_text() for path in carried.glob("*.json"))
+
+
+@pytest.mark.parametrize("to", ["llava", "hf"])
+def test_what_matters_to_cs_alone_is_dropped_with_its_reason(llava: Path, tmp_path: Path, to: str) -> None:
+    to_cs(llava, tmp_path / "cs")
+    params = tmp_path / "cs" / "config.yaml"
+    document = yaml.safe_load(params.read_text())
+    document["model"] |= {"freeze": ["^image_model"], "loss_scaling": "batch_size"}
+    document["model"]["text_model"]["dropout_rate"] = 0.1
+    params.write_text(yaml.safe_dump(document))
+    manifest = mmconvert.convert(tmp_path / "cs", tmp_path / "back", to, fsync=False)
+    dropped = {each["field"]: each["why"] for each in manifest["config"]["dropped"]}
+    assert set(dropped) == {"freeze", "loss_scaling", "text_model.dropout_rate"}
+    assert "['^image_model']" in dropped["freeze"]
+    assert "'batch_size'" in dropped["loss_scaling"]
+    assert "0.1" in dropped["text_model.dropout_rate"]
+
+
 def test_the_element_type_is_that_of_the_weights(make_llama: Make, tmp_path: Path) -> None:
     source = make_llama(tmp_path / "llama", dtype=torch.float16, torch_dtype="float32")
     to_cs(source, tmp_path / "cs")

@@ -112,6 +112,27 @@ def test_dtype_by_part_leaves_the_others_alone(to_cs: ToCs, llava: Path, tmp_pat
     assert found == {"image_model_list": torch.float16, "projection": torch.float32, "text_model": torch.bfloat16}
 
 
+@pytest.mark.parametrize("dtype", ["bf16,vision=keep", "vision=keep,bf16"])
+def test_a_part_that_is_kept_is_left_alone_whatever_the_others_become(
+    to_cs: ToCs, mmconvert: Run, make_clip: Make, make_llama: Make, tmp_path: Path, dtype: str
+) -> None:
+    source = tmp_path / "source"
+    make_clip(source / "clip", dtype=torch.float16)
+    make_llama(source / "llama", dtype=torch.float32)
+    to_cs(source, tmp_path / "cs", "--dtype", dtype, "--init", "projector=uniform:1")
+    kept = {
+        key: tensor.dtype
+        for key, tensor in weights(tmp_path / "cs").items()
+        if key.startswith("image_model.image_model_list")
+    }
+    assert set(kept.values()) == {torch.float16}
+    others = {tensor.dtype for key, tensor in weights(tmp_path / "cs").items() if key not in kept}
+    assert others == {torch.bfloat16}
+    assert manifest(tmp_path / "cs")["options"]["dtype"] == {"all": "bfloat16", "vision": "keep"}
+    verified = mmconvert("verify", source, tmp_path / "cs")
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+
 def test_dtype_rounds_as_torch_does(to_cs: ToCs, clip: Path, tmp_path: Path) -> None:
     to_cs(clip, tmp_path / "cs", "--dtype", "bf16")
     source = load_file(clip / "model.safetensors")["visual_projection.weight"]
@@ -177,6 +198,16 @@ def test_a_folder_without_a_tokenizer_is_a_usage_error(mmconvert: Run, llama: Pa
     assert where in done.stderr
 
 
+def test_a_tokenizer_that_links_out_of_its_folder_is_refused(mmconvert: Run, llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("{}")
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "tokenizer.json").symlink_to("../secret")
+    done = mmconvert("hf-to-cs", "--src", llama, "--out", tmp_path / "cs", "--tokenizer", tmp_path / "given")
+    assert done.returncode == 3
+    assert "tokenizer.json: links out of its folder" in done.stderr
+    assert not (tmp_path / "cs").exists()
+
+
 def test_the_model_section_is_put_into_a_trainers_params(to_cs: ToCs, llama: Path, tmp_path: Path) -> None:
     params = tmp_path / "params.yaml"
     params.write_text("trainer:\n  init:\n    model: {name: other}\n    seed: 1\n  fit: {ckpt_path: null}\n")
@@ -191,6 +222,28 @@ def test_a_trainers_params_are_read_back(to_cs: ToCs, mmconvert: Run, llama: Pat
     (tmp_path / "params.yaml").write_text("trainer: {}\n")
     to_cs(llama, tmp_path / "cs", "--params", tmp_path / "params.yaml")
     assert mmconvert("verify", llama, tmp_path / "cs").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("trainer: null", "trainer is no mapping"),
+        ("trainer: {init: [1]}", "trainer.init is no mapping"),
+        ("- 1", "the file is no mapping"),
+        (None, "does not exist"),
+    ],
+)
+def test_params_that_have_no_place_for_a_model_are_a_usage_error(
+    mmconvert: Run, llama: Path, tmp_path: Path, text: str | None, what: str
+) -> None:
+    params = tmp_path / "params.yaml"
+    if text is not None:
+        params.write_text(text)
+    done = mmconvert("hf-to-cs", "--src", llama, "--out", tmp_path / "cs", "--params", params)
+    assert done.returncode == 2
+    assert str(params) in done.stderr
+    assert what in done.stderr
+    assert not (tmp_path / "cs").exists()
 
 
 @pytest.mark.parametrize(

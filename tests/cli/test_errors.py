@@ -65,6 +65,37 @@ def test_what_cannot_be_carried_out_is_a_usage_error(
     assert entries(tmp_path) == set()
 
 
+NOTHING_TO_ACT_ON = [
+    ("hf-to-cs", "llama", ("--config", "params.yaml"), "--config describes a CS checkpoint"),
+    ("hf-to-cs", "llama", ("--from-release", "2.4"), "--from-release is for CS sources"),
+    ("hf-to-cs", "clip", ("--tokenizer", "."), "--tokenizer: this model has none"),
+    ("hf-to-cs", "llama", ("--tower", "text"), "--tower is for LLaVA sources"),
+    ("hf-to-cs", "llama", ("--vision-tower", "."), "--vision-tower is for sources with a tower"),
+    ("hf-to-cs", "llama", ("--init", "projector=uniform:1"), "--init projector"),
+    ("convert --to hf", "llava", ("--params", "params.yaml"), "--params is for CS targets"),
+    ("convert --to cs-2.4", "llama", ("--to-release", "2.5"), "cs-2.4 names release 2.4, --to-release 2.5"),
+]
+
+
+@pytest.mark.parametrize(("command", "model", "option", "why"), NOTHING_TO_ACT_ON)
+def test_an_option_that_has_nothing_to_act_on_is_a_usage_error(
+    mmconvert: Run,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    model: str,
+    option: tuple[str, str],
+    why: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("trainer: {}\n")
+    done = mmconvert(*command.split(), "--src", request.getfixturevalue(model), "--out", "out", *option)
+    assert done.returncode == 2
+    assert why in said(done)
+    assert entries(tmp_path) == {"params.yaml"}
+
+
 # --- input ----------------------------------------------------------------------------------------------------------
 
 
@@ -97,6 +128,20 @@ def broken_config(text: str) -> Case:
     return case
 
 
+def linked(name: str) -> Case:
+    """A file that is a link to one beside the folder."""
+
+    def case(folder: Path, make: Make) -> Path:
+        elsewhere = folder / "elsewhere"
+        elsewhere.mkdir(parents=True)
+        source = make(folder / "source")
+        (source / name).rename(elsewhere / name)
+        (source / name).symlink_to(f"../elsewhere/{name}")
+        return source
+
+    return case
+
+
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
 REFUSED: dict[str, tuple[Case, list[str]]] = {
     "a truncated file": (corrupt, ["model.safetensors", "truncated"]),
@@ -115,6 +160,15 @@ REFUSED: dict[str, tuple[Case, list[str]]] = {
     "a field that CS cannot say": (edited(lambda t: None, partial_rotary_factor=0.5), ["partial_rotary_factor"]),
     "a size beyond reason": (broken_config('{"model_type": "llama", "num_hidden_layers": 1099511627776}'), ["config"]),
     "a size of zero": (broken_config('{"model_type": "llama", "hidden_size": 0}'), ["config.json", "hidden_size"]),
+    "a size that is no integer": (
+        broken_config('{"model_type": "llama", "num_hidden_layers": 2.0}'),
+        ["config.json", "num_hidden_layers: 2.0", "integer"],
+    ),
+    "a config that links out of its folder": (linked("config.json"), ["config.json: links out of its folder"]),
+    "a tokenizer that links out of its folder": (
+        linked("tokenizer.model"),
+        ["tokenizer.model: links out of its folder"],
+    ),
     "a config that is no JSON": (broken_config("{"), ["config.json"]),
     "a config with a key twice": (broken_config('{"model_type": "llama", "model_type": "mistral"}'), ["model_type"]),
     "no weights": (no_weights, ["no weights", "model.safetensors"]),
@@ -182,13 +236,15 @@ def test_a_way_that_does_not_exist_is_told_with_those_that_do(
     [
         ("hf-to-cs", ["a llama in format cs", "this command reads hf and llava"]),
         ("cs-to-llava", ["llama: no way from cs to llava", "cs -> hf"]),
+        ("cs-to-hf --to-release 2.4", ["hf has no releases", "--to-release"]),
+        ("convert --to cs-2.5", ["is cs already", "from one release to another"]),
     ],
 )
-def test_a_cs_llama_goes_to_hugging_face_only(
+def test_a_cs_llama_has_one_way_out_and_none_to_a_release(
     mmconvert: Run, llama: Path, tmp_path: Path, command: str, words: list[str]
 ) -> None:
     mmconvert("hf-to-cs", "--src", llama, "--out", tmp_path / "cs", "--container", "safetensors")
-    done = mmconvert(command, "--src", tmp_path / "cs", "--out", tmp_path / "out")
+    done = mmconvert(*command.split(), "--src", tmp_path / "cs", "--out", tmp_path / "out")
     assert done.returncode == 4
     message = said(done)
     assert all(word in message for word in words), message

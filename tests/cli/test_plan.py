@@ -84,3 +84,14 @@ def test_a_plan_needs_one_conversion(mmconvert: Run, llama: Path, arguments: tup
     done = mmconvert("plan", *arguments, "--src", llama)
     assert done.returncode == 2
     assert "plan what?" in done.stderr
+
+
+def test_a_plan_without_a_place_does_not_mind_what_stands_beside_the_source(
+    mmconvert: Run, make_llama: Make, tmp_path: Path
+) -> None:
+    source = make_llama(tmp_path / "llama")
+    (tmp_path / "llama-cs").mkdir()
+    (tmp_path / "llama-cs" / "file").touch()
+    assert plan(mmconvert, "hf-to-cs", "--src", source)["bytes_to_write"] > 0
+    # A place that was named is looked at.
+    assert mmconvert("plan", "hf-to-cs", "--src", source, "--out", tmp_path / "llama-cs").returncode == 5

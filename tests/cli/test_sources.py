@@ -102,6 +102,25 @@ def test_two_configs_that_disagree_are_refused_naming_both(mmconvert: Run, lmsys
         assert word in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("llavas", "own", "agree"),
+    [
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, {"factor": 2.0}, True),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}}, {"factor": 2.0}, False),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, {"factor": 2.0}, False),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, {"factor": 2.0}, False),
+    ],
+)
+def test_the_scaling_of_positions_must_agree_in_whatever_words(
+    mmconvert: Run, lmsys: Path, tmp_path: Path, llavas: dict[str, Any], own: dict[str, Any], agree: bool
+) -> None:
+    rewrite(lmsys / "text_model" / "config.json", **llavas)
+    rewrite(lmsys / "text_model" / "config_lmsys.json", rope_scaling={"type": "linear", **own})
+    done = mmconvert("hf-to-cs", "--src", lmsys, "--out", tmp_path / "cs")
+    assert done.returncode == (0 if agree else 3), done.stderr
+    assert agree == ("rope_scaling" not in done.stderr)
+
+
 def test_a_tower_and_a_plain_llama_need_a_projector_only(
     mmconvert: Run, make_llama: Make, make_clip: Make, tmp_path: Path
 ) -> None:
@@ -120,6 +139,49 @@ def test_two_towers_are_one_too_many(mmconvert: Run, llava: Path, tmp_path: Path
     done = mmconvert("llava-to-cs", "--src", tmp_path / "source", "--out", tmp_path / "cs")
     assert done.returncode == 3
     assert "2 folders for image_model (image_model, image_model_old)" in done.stderr
+
+
+# --- a tower that is named ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(clip: Path, tmp_path: Path) -> Path:
+    """The tower as the hub's cache has it: links into blobs."""
+    cache = tmp_path / "hub" / "models--openai--clip"
+    for folder in (cache / "blobs", cache / "snapshots" / "0123"):
+        folder.mkdir(parents=True)
+    for file in clip.iterdir():
+        shutil.copy(file, cache / "blobs" / f"blob-of-{file.name}")
+        (cache / "snapshots" / "0123" / file.name).symlink_to(f"../../blobs/blob-of-{file.name}")
+    return cache
+
+
+@pytest.mark.parametrize("given", ["both folders", "both folders, without a tower", "the text folder"])
+def test_a_tower_may_be_named_by_its_folder_in_the_hubs_cache(
+    mmconvert: Run, contents: Contents, llava: Path, hub: Path, tmp_path: Path, expected: dict[str, Any], given: str
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(llava, source)
+    if given == "both folders":
+        rewrite(source / "image_model" / "config.json", num_hidden_layers=9)
+    else:
+        shutil.rmtree(source / "image_model")
+    src = source / "text_model_llava" if given == "the text folder" else source
+    done = mmconvert("llava-to-cs", "--src", src, "--vision-tower", hub, "--out", tmp_path / "cs", *CS)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert contents(tmp_path / "cs") == expected
+
+
+@pytest.mark.parametrize("below", [".", "text_model_llava"])
+@pytest.mark.parametrize("wrong", ["a LLaVA", "a LLaMA", "nothing"])
+def test_a_folder_that_is_no_tower_is_refused_as_one(
+    mmconvert: Run, llava: Path, llama: Path, tmp_path: Path, below: str, wrong: str
+) -> None:
+    named = {"a LLaVA": llava / "text_model_llava", "a LLaMA": llama, "nothing": tmp_path}[wrong]
+    done = mmconvert("llava-to-cs", "--src", llava / below, "--vision-tower", named, "--out", tmp_path / "cs")
+    assert done.returncode == 3
+    assert f"{named}: --vision-tower names no image_model" in done.stderr
+    assert not (tmp_path / "cs").exists()
 
 
 # --- a tower saved inside the text checkpoint -----------------------------------------------------------------------

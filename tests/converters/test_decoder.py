@@ -138,3 +138,53 @@ def test_what_older_converters_write_and_no_class_reads_is_dropped_with_a_reason
     translation = llama.converter.configs.translate("b", section)
     assert {each.subject for each in translation.dropped} == {"norm_first", "use_ff_layer1_dropout"}
     assert all(each.why for each in translation.dropped)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"extra_ffn_params": None},
+        {"extra_ffn_params": {}},
+        {"extra_ffn_params": {"static_dual_expert": False}},
+        {"extra_attention_params": None},
+        {"extra_attention_params": {}},
+        {"rotary_dim": None},
+    ],
+)
+def test_other_spellings_of_the_usual_are_read(llama: Configs, fields: dict[str, Any]) -> None:
+    section = llama.to_cs(LLAMA)
+    assert llama.to_hf({**section, **fields}) == llama.to_hf(section)
+
+
+@pytest.mark.parametrize("extra", [{"static_dual_expert": True}, {"other": 1}])
+def test_a_second_expert_is_refused_by_name(llama: Configs, extra: dict[str, Any]) -> None:
+    with pytest.raises(InputRefused, match=r"extra_ffn_params is .*one expert, not two"):
+        llama.to_hf({**llama.to_cs(LLAMA), "extra_ffn_params": extra})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+        *("num_key_value_heads", "head_dim", "max_position_embeddings"),
+    ],
+)
+@pytest.mark.parametrize("wrong", [2.0, True, "2"])
+def test_a_size_that_is_no_integer_is_refused_by_name(llama: Configs, name: str, wrong: object) -> None:
+    with pytest.raises(InputRefused, match=rf"\b{name}: {wrong!r} is not of type 'integer'"):
+        llama.to_cs({**LLAMA, "num_key_value_heads": 32, "head_dim": 128, name: wrong})
+
+
+@pytest.mark.parametrize(
+    "name", ["vocab_size", "hidden_size", "filter_size", "num_hidden_layers", "num_heads", "rotary_dim"]
+)
+def test_a_size_of_cs_that_is_no_integer_is_refused_by_name(llama: Configs, name: str) -> None:
+    with pytest.raises(InputRefused, match=rf"\b{name}: 2\.0 is not of type 'integer'"):
+        llama.to_hf({**llama.to_cs(LLAMA), name: 2.0})
+
+
+@pytest.mark.parametrize("groups", [2.0, "2", None])
+def test_a_number_of_groups_that_is_no_integer_is_refused_by_name(llama: Configs, groups: object) -> None:
+    section = {**llama.to_cs({**LLAMA, "num_key_value_heads": 8}), "extra_attention_params": {"num_kv_groups": groups}}
+    with pytest.raises(InputRefused, match="num_kv_groups"):
+        llama.to_hf(section)

@@ -10,7 +10,7 @@ import pytest
 from mmconvert.errors import InputRefused
 
 if TYPE_CHECKING:
-    from tests.converters.conftest import Configs
+    from tests.converters.conftest import Configs, Draft, Workshop
 
 Make = Callable[..., dict[str, Any]]
 
@@ -128,6 +128,9 @@ def test_the_selected_features_are_said_both_ways(mmsimple: Configs, llava_confi
         {"mm_use_im_start_end": True},
         {"mm_vision_select_feature": "cls"},
         {"partial_rotary_factor": 0.5},
+        {"image_aspect_ratio": "anyres"},
+        {"mm_patch_merge_type": "spatial_unpad"},
+        {"s2": True},
     ],
 )
 def test_what_cs_has_no_words_for_is_refused_by_name(
@@ -159,3 +162,137 @@ def test_configs_survive_the_way_there_and_back(mmsimple: Configs, llava_config:
 
 def test_an_export_never_asks_for_a_tower_inside_the_text_file(mmsimple: Configs, llava_config: Make) -> None:
     assert text_around(mmsimple, llava_config(unfreeze_mm_vision_tower=True))["unfreeze_mm_vision_tower"] is False
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"image_aspect_ratio": "pad"},
+        {"image_aspect_ratio": "square"},
+        {"image_aspect_ratio": None},
+        {"mm_patch_merge_type": "flat"},
+        {"s2": False},
+    ],
+)
+def test_one_picture_in_one_piece_travels_as_it_is(
+    mmsimple: Configs, llava_config: Make, fields: dict[str, Any]
+) -> None:
+    (name,) = fields
+    assert f"text_model.{name}" in mmsimple.translate(llava_config(**fields)).carried
+
+
+def test_a_mistral_without_a_window_comes_back_as_one(workshop: Workshop, llava: Draft) -> None:
+    names = {"model_type": "llava_mistral", "architectures": ["LlavaMistralForCausalLM"]}
+    llava.part("text_model_llava").set(**names, sliding_window=None)
+    back = workshop.convert(workshop.convert(llava.path, "cs-2.10"), "llava")
+    config = workshop.read_json(back / "text_model_llava_mistral" / "config.json")
+    assert {name: config[name] for name in names} == names
+    # Left out, it would mean 4096.
+    assert config["sliding_window"] is None
+
+
+# --- as a trainer's params file spells it ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trainers() -> dict[str, Any]:
+    """A section with every key that a trainer's params file has, most of them at their defaults."""
+    return {
+        "name": "multimodal_simple",
+        "freeze": ["^image_model.image_model_list"],
+        "image_model_list": {
+            "image_feature_select_mode": "patch",
+            "image_models": [
+                {
+                    "image_encoder": {
+                        "name": "ViTModel",
+                        "position_embedding_type": "learned",
+                        "embedding_dropout_rate": 0.0,
+                        "hidden_size": 32,
+                        "use_post_embed_layer_norm": True,
+                        "use_embed_proj_bias": False,
+                        "num_hidden_layers": 3,
+                        "layer_norm_epsilon": 1e-5,
+                        "num_heads": 4,
+                        "attention_type": "scaled_dot_product",
+                        "attention_softmax_fp32": True,
+                        "dropout_rate": 0.0,
+                        "nonlinearity": "quick_gelu",
+                        "attention_dropout_rate": 0.0,
+                        "use_projection_bias_in_attention": True,
+                        "use_ffn_bias_in_attention": True,
+                        "filter_size": 64,
+                        "use_ffn_bias": True,
+                        "initializer_range": 0.02,
+                        "norm_first": True,
+                        "image_size": [28, 28],
+                        "num_channels": 3,
+                        "patch_size": [14, 14],
+                        "use_conv_patchified_embedding": True,
+                        "use_encoder_pooler_layer": False,
+                        "prepend_cls_token": True,
+                        "image_layer_idx": -2,
+                    },
+                    "projection_layer": None,
+                }
+            ],
+            "global_image_projection": {
+                "name": "FeedForwardNetwork",
+                "input_unit": 32,
+                "layers_units": [48, 48],
+                "layers_activation": ["gelu", None],
+                "use_bias": True,
+            },
+        },
+        "text_model": {
+            "name": "LlamaModel",
+            "vocab_size": 320,
+            "hidden_size": 48,
+            "position_embedding_type": "rotary",
+            "rotary_dim": 12,
+            "share_embedding_weights": False,
+            "embedding_layer_norm": False,
+            "max_position_embeddings": 2048,
+            "pos_scaling_factor": 1.0,
+            "embd_pdrop": 0.0,
+            "num_hidden_layers": 2,
+            "dropout_rate": 0.0,
+            "layer_norm_epsilon": 1e-6,
+            "norm_type": "rmsnorm",
+            "num_heads": 4,
+            "attention_type": "scaled_dot_product",
+            "attention_dropout_rate": 0.0,
+            "use_projection_bias_in_attention": False,
+            "use_ffn_bias_in_attention": False,
+            "filter_size": 80,
+            "nonlinearity": "swiglu",
+            "use_ffn_bias": False,
+            "use_bias_in_output": False,
+            "extra_ffn_params": {"static_dual_expert": False},
+        },
+        "loss_scaling": "num_tokens",
+        "loss_weight": 1.0,
+    }
+
+
+def test_a_trainers_spelling_means_what_ours_does(
+    mmsimple: Configs, llava_config: Make, trainers: dict[str, Any]
+) -> None:
+    assert mmsimple.to_hf(trainers) == mmsimple.around(llava_config())
+
+
+@pytest.mark.parametrize(
+    "fields", [{"layers_dropout_rates": [0.0, 0.0]}, {"kernel_initializer": "zeros"}, {"name": "MLP"}]
+)
+def test_how_a_projector_starts_and_trains_does_not_matter(
+    mmsimple: Configs, trainers: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    expected = mmsimple.to_hf(trainers)
+    trainers["image_model_list"]["global_image_projection"] |= fields
+    assert mmsimple.to_hf(trainers) == expected
+
+
+def test_two_experts_are_refused_by_name(mmsimple: Configs, trainers: dict[str, Any]) -> None:
+    trainers["text_model"]["extra_ffn_params"] = {"static_dual_expert": True}
+    with pytest.raises(InputRefused, match=r"text_model\.extra_ffn_params is \{'static_dual_expert': True\}"):
+        mmsimple.to_hf(trainers)

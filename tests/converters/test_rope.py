@@ -150,3 +150,40 @@ def test_a_partial_rotation_inside_rope_parameters_is_refused_by_name(llama: Con
 def test_a_whole_rotation_inside_rope_parameters_changes_nothing(llama: Configs) -> None:
     said = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0}
     assert llama.to_cs({**LLAMA, "rope_parameters": said}) == llama.to_cs(LLAMA)
+
+
+@pytest.mark.parametrize("name", ["rope_parameters", "rope_scaling"])
+def test_a_field_that_no_type_reads_is_refused_by_name(llama: Configs, name: str) -> None:
+    with pytest.raises(InputRefused, match="holds factor, but no type that would read it"):
+        llama.to_cs(
+            {**LLAMA, name: {"factor": 4.0, "rope_theta": 1e4} if name == "rope_parameters" else {"factor": 4.0}}
+        )
+
+
+@pytest.mark.parametrize("name", ["rope_parameters", "rope_scaling"])
+def test_parameters_by_kind_of_layer_are_refused_by_name(llama: Configs, name: str) -> None:
+    layers = {
+        "full_attention": {"rope_type": "default", "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    with pytest.raises(InputRefused, match="full_attention"):
+        llama.to_cs({**LLAMA, name: layers})
+
+
+@pytest.mark.parametrize("wrong", ["8.0", True, [8.0], {"x": 1}])
+@pytest.mark.parametrize("field", ["factor", "low_freq_factor", "original_max_position_embeddings"])
+def test_a_scaling_by_what_is_no_number_is_refused_by_name(llama: Configs, field: str, wrong: object) -> None:
+    scaling = {"rope_type": "llama3", **LLAMA3, field: wrong}
+    with pytest.raises(InputRefused, match=re.escape(f"rope_scaling.{field} is {wrong!r}, which is no number")):
+        section(llama, scaling)
+
+
+@pytest.mark.parametrize("factors", [[1.0, "2.0"], [], "1.0"])
+def test_factors_that_are_no_numbers_are_refused_by_name(llama: Configs, factors: object) -> None:
+    with pytest.raises(InputRefused, match=r"rope_scaling\.long_factor is .*, which is no number"):
+        section(llama, {**LONGROPE, "long_factor": factors})
+
+
+def test_a_base_that_is_no_number_is_refused_by_name(llama: Configs) -> None:
+    with pytest.raises(InputRefused, match="rope_theta: '1e4' is not of type 'number'"):
+        llama.to_cs({**LLAMA, "rope_parameters": {"rope_type": "default", "rope_theta": "1e4"}})

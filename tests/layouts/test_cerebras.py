@@ -88,3 +88,20 @@ def test_the_original_config_travels_in_the_assets(cs: Path) -> None:
     assert recognise(cs).original["hidden_size"] == 32
     shutil.rmtree(cs / "assets")
     assert recognise(cs).original == {}
+
+
+def test_of_the_assets_only_known_files_are_read(cs: Path) -> None:
+    for name in ("modeling_evil.py", "model.safetensors", "mmconvert.json", "config.yaml", "config_lmsys.json"):
+        (cs / "assets" / name).write_text("{}")
+    (cs / "assets" / "text_model").mkdir()
+    (cs / "assets" / "text_model" / "tokenizer.json").write_text("{}")
+    assert set(recognise(cs).sidecars) == {"config.json", "preprocessor_config.json"}
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "tokenizer.json"])
+def test_an_asset_that_links_out_of_its_folder_is_refused(cs: Path, name: str) -> None:
+    (cs / "secret").write_text("{}")
+    (cs / "assets" / name).unlink(missing_ok=True)
+    (cs / "assets" / name).symlink_to("../secret")
+    with pytest.raises(InputRefused, match=rf"{name}: links out of its folder"):
+        recognise(cs)

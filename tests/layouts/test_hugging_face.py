@@ -35,12 +35,18 @@ def test_a_single_snapshot_needs_no_name(cache: Path) -> None:
     assert snapshot(cache) == cache / "snapshots" / "aaa"
 
 
-@pytest.mark.parametrize("main", [None, "ccc", "../..", "/"])
-def test_several_snapshots_without_a_usable_name_are_the_users_to_choose(cache: Path, main: str | None) -> None:
+@pytest.mark.parametrize("main", [None, b"", b"ccc", b"../..", b"/", b"\xff\xfe\x00", b"x" * 300, b"\n\xc3\xa9" * 40])
+def test_several_snapshots_without_a_usable_name_are_the_users_to_choose(cache: Path, main: bytes | None) -> None:
     if main is not None:
-        (cache / "refs" / "main").write_text(main)
+        (cache / "refs" / "main").write_bytes(main)
     with pytest.raises(UsageError, match="2 snapshots"):
         snapshot(cache)
+
+
+def test_a_single_snapshot_is_found_whatever_main_says(cache: Path) -> None:
+    (cache / "refs" / "main").write_bytes(b"\xff" * 300)
+    (cache / "snapshots" / "bbb").rmdir()
+    assert snapshot(cache) == cache / "snapshots" / "aaa"
 
 
 def test_any_other_folder_is_itself(tmp_path: Path) -> None:
@@ -61,6 +67,23 @@ def test_files_travel_by_name_and_only_if_they_are_small(
         "LICENSE.txt",
         "generation_config.json",
     }
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.model", "LICENSE"])
+def test_a_file_that_links_out_of_its_folder_is_refused(make_llama: Make, tmp_path: Path, name: str) -> None:
+    source = make_llama(tmp_path / "source")
+    (source / "LICENSE").touch()
+    (source / name).rename(tmp_path / "secret")
+    (source / name).symlink_to("../secret")
+    with pytest.raises(InputRefused, match=rf"{name}: links out of its folder"):
+        recognise(source)
+
+
+def test_a_companion_that_links_out_of_its_folder_is_refused(make_llava: Make, tmp_path: Path) -> None:
+    text = make_llava(tmp_path / "source") / "text_model_llava"
+    (text / "config_lmsys.json").symlink_to("../image_model/config.json")
+    with pytest.raises(InputRefused, match=r"config_lmsys\.json: links out of its folder"):
+        recognise(tmp_path / "source")
 
 
 def test_safetensors_are_read_where_a_pickle_lies_beside_them(make_llama: Make, tmp_path: Path) -> None:
