@@ -92,6 +92,10 @@ HEAD = table(
 # fmt: on
 
 
+def is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 def _kv_heads_to_cs(config: Config) -> Values:
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     if heads % kv_heads:
@@ -105,8 +109,8 @@ def _kv_heads_to_hf(config: Config) -> Values:
     if config["attention_module"] == "aiayn_attention":
         return {"num_key_value_heads": config["num_heads"]}
     groups = config["extra_attention_params"].get("num_kv_groups")
-    if not isinstance(groups, int):
-        raise ValueError("extra_attention_params.num_kv_groups is missing: how many key/value heads are there?")
+    if not is_count(groups):
+        raise ValueError(f"extra_attention_params.num_kv_groups is {groups!r}: how many key/value heads are there?")
     return {"num_key_value_heads": groups}
 
 
@@ -223,9 +227,10 @@ def spell_hf(config: Config, mistral: bool) -> dict[str, Any]:
     heads, hidden, kv_heads = (
         spelled.get(name, default(name)) for name in ("num_attention_heads", "hidden_size", "num_key_value_heads")
     )
-    if kv_heads is None:
+    # What is no number yet is left for the schema to refuse under its own name.
+    if kv_heads is None and is_count(heads):
         spelled["num_key_value_heads"] = heads
-    if spelled.get("head_dim") is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
+    if spelled.get("head_dim") is None and is_count(heads) and is_count(hidden):
         spelled["head_dim"] = hidden // heads
     if mistral:
         spelled.update(attention_bias=False, mlp_bias=False)
@@ -245,7 +250,7 @@ def spell_cs(config: Config) -> dict[str, Any]:
         del spelled["embd_pdrop"]
     default = load("cs-llama").default
     heads, hidden = (spelled.get(name, default(name)) for name in ("num_heads", "hidden_size"))
-    if spelled.get("rotary_dim") is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
+    if spelled.get("rotary_dim") is None and is_count(heads) and is_count(hidden):
         spelled["rotary_dim"] = hidden // heads
     extra = spelled.get("extra_attention_params") or {}
     spelled["extra_attention_params"] = extra

@@ -202,11 +202,10 @@ DECODER_FIELDS = tuple(path for row in decoder.FIELDS if isinstance(row, Rule) f
 
 def _with_own_config(llava: Config, own: Config) -> tuple[dict[str, Any], list[str]]:
     """A LLaVA config with what the language model's own config, kept beside it, says of the decoder and it does not."""
+    llava, own = rope.unpacked(llava), rope.unpacked(own)
     merged = {**{name: own[name] for name in own if name not in IDENTITY}, **llava}
     ours, theirs = (decoder.spell_hf(config, _is_mistral_text(llava)) for config in (merged, own))
-    # Two names for one thing, in transformers 4 and 5.
-    stated = own.keys() | ({"rope_theta", "rope_scaling"} if "rope_parameters" in own else set())
-    differing = [path for path in DECODER_FIELDS if path in stated and ours[path] != theirs[path]]
+    differing = [path for path in DECODER_FIELDS if path in own and ours[path] != theirs[path]]
     for path in differing:
         if path not in MAY_DIFFER:
             raise ValueError(f"{path} is {ours[path]!r} in the one and {theirs[path]!r} in the other")

@@ -27,23 +27,27 @@ def spell_hf(config: Config, max_position_embeddings: int) -> dict[str, Any]:
     `max_position_embeddings` is the class default, for configs that leave theirs out.
     Raises ValueError, naming the type or field, for scalings that CS has no words for.
     """
-    spelled = dict(config)
-    parameters = spelled.pop("rope_parameters", None)
-    if parameters is not None:
-        if not isinstance(parameters, dict):
-            raise ValueError("rope_parameters is no mapping")
-        scaling = dict(parameters)
-        theta = scaling.pop("rope_theta", None)
-        if theta is not None:
-            spelled["rope_theta"] = theta
-        partial = scaling.pop("partial_rotary_factor", None)
-        if partial is not None:
-            spelled["partial_rotary_factor"] = partial
-        spelled["rope_scaling"] = scaling
+    spelled = unpacked(config)
     spelled["rope_scaling"] = _canonical(
         spelled.get("rope_scaling"), {"max_position_embeddings": max_position_embeddings, **spelled}
     )
     return spelled
+
+
+def unpacked(config: Config) -> dict[str, Any]:
+    """The config with transformers 5's `rope_parameters` under the names of transformers 4; nothing is added."""
+    spelled = dict(config)
+    parameters = spelled.pop("rope_parameters", None)
+    if parameters is None:
+        return spelled
+    if not isinstance(parameters, dict):
+        raise ValueError("rope_parameters is no mapping")
+    scaling = dict(parameters)
+    for name in ("rope_theta", "partial_rotary_factor"):
+        value = scaling.pop(name, None)
+        if value is not None:
+            spelled[name] = value
+    return {**spelled, "rope_scaling": scaling}
 
 
 def _canonical(scaling: Any, config: Config) -> dict[str, Any] | None:

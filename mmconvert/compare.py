@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from mmconvert import manifest, mapping, registry
 from mmconvert.assembly import Assembly, assemble
 from mmconvert.casts import CASTABLE, Cast, Overflow
-from mmconvert.completeness import named
+from mmconvert.completeness import named, second_copies
 from mmconvert.configs import ABSENT, ANYTHING, get
 from mmconvert.containers import open_file
 from mmconvert.documents import read_json
@@ -45,10 +45,13 @@ def compare(
     recorded = _recorded(b)
     options = recorded or DEFAULTS
     assembly = assemble(left, hops, release, replace(options, init={**_everything(hops), **options.init}))
+    for twins in assembly.holdings.twins:
+        if _differ(twins):
+            raise InputRefused(f"{a}: {_said(twins)}")
     back = Hop(hops[-1].converter, hops[-1].other)
     (leg,) = mapping.translate([back], right.config, right.node.release, frozenset(right.tensors), right.config_from)
     result = Findings()
-    found = _named(right, leg, result)
+    found = _named(right, leg, {tensor.key for tensor in assembly.tensors}, result)
     _compare_configs(assembly.legs[-1], leg, result)
     _compare_tensors(assembly, found, leg, set(options.init), result, progress or Silent())
     return result
@@ -67,18 +70,29 @@ def _everything(hops: tuple[Hop, ...]) -> dict[str, int]:
     return {name: 0 for table in hops[0].converter.tables for row in table.rows if (name := getattr(row, "init", None))}
 
 
-def _named(checkpoint: Checkpoint, leg: Leg, result: Findings) -> dict[str, TensorRef]:
-    """B's tensors under the names of the tables; a tower that is there twice or missing is a problem of its own."""
+def _named(checkpoint: Checkpoint, leg: Leg, expected: Container[str], result: Findings) -> dict[str, TensorRef]:
+    """B's tensors under the names of the tables; a second copy that is not expected and differs is a problem."""
     twins: list[Twins] = []
     try:
         found = named(checkpoint, leg, None, [], twins)
+        twins += [each for each in second_copies(found, leg) if each.twin.key not in expected]
     except InputRefused as error:
         result.problems.append(str(error))
         return dict(checkpoint.tensors)
-    for each in twins:
-        if _stream(each.kept.source, each.twin, Silent())[0] is not None:
-            result.problems.append(f"{each.twin.key}: differs from {each.kept.key}: {each.why}")
+    result.problems += [_said(each) for each in twins if _differ(each)]
+    # Of two copies, either one stands for both.
+    for twin in leg.twins_read():
+        if twin.key in found:
+            found.setdefault(twin.of, found[twin.key])
     return found
+
+
+def _differ(twins: Twins) -> bool:
+    return _stream(twins.kept.source, twins.twin, Silent())[0] is not None
+
+
+def _said(twins: Twins) -> str:
+    return f"{twins.twin.key}: differs from {twins.kept.key}, but {twins.why}"
 
 
 def _compare_configs(mapped: Leg, found: Leg, result: Findings) -> None:

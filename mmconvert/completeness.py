@@ -55,7 +55,7 @@ def take_stock(checkpoint: Checkpoint, leg: Leg, options: Options) -> Holdings:
     dropped: list[Remark] = []
     twins: list[Twins] = []
     tensors = named(checkpoint, leg, options.take, dropped, twins)
-    twins += _twins(tensors, leg)
+    twins += second_copies(tensors, leg)
     tensors = _known(tensors, leg, dropped, checkpoint)
     missing = _missing(tensors, leg.expected(), options, checkpoint)
     _check_headers(tensors, leg.expected())
@@ -104,7 +104,7 @@ def _is_left_behind(leg: Leg, key: str) -> bool:
     return leg.expansion.dropped(leg.hop.side, key) is not None
 
 
-def _twins(tensors: Mapping[str, TensorRef], leg: Leg) -> list[Twins]:
+def second_copies(tensors: Mapping[str, TensorRef], leg: Leg) -> list[Twins]:
     """Pairs of the source that the target has one place for; a missing second copy is nothing to compare."""
     found = [
         (twin, tensors[twin.of], tensors[twin.key])

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import mmconvert
 from mmconvert import Options, Plan, api
 from mmconvert.compare import check_written
-from mmconvert.errors import VerificationFailed
+from mmconvert.errors import InputRefused, VerificationFailed
 
 Make = Callable[..., Path]
 KEY = "vit_model.encoder.transformer_encoder.norm.bias"
@@ -74,6 +74,23 @@ def test_a_tied_head_that_was_changed_is_a_problem(make_llama: Make, tmp_path: P
     change_weights(cs, lambda weights: weights["lm_head.weight"].add_(1))
     (problem,) = api.verify(source, cs).problems
     assert problem.startswith("lm_head.weight: differs from A's model.embed_tokens.weight")
+
+
+def test_a_second_copy_that_differs_is_found_on_either_side(make_llama: Make, tmp_path: Path) -> None:
+    source = make_llama(tmp_path / "hf", tie_word_embeddings=True)
+    cs = converted(source, "cs")
+    for head in (torch.zeros(101, 48), torch.zeros(3, 48)):
+        change_weights(source, lambda weights, head=head: weights.update({"lm_head.weight": head}))  # type: ignore[misc]
+        assert "lm_head.weight" in api.verify(cs, source).problems[0]
+        with pytest.raises(InputRefused, match=r"lm_head\.weight"):
+            api.verify(source, cs)
+
+
+def test_of_two_copies_either_one_is_enough(make_llama: Make, tmp_path: Path) -> None:
+    source = make_llama(tmp_path / "hf")
+    cs = converted(source, "cs")
+    change_weights(cs, lambda weights: weights.pop("transformer_decoder.norm.weight"))
+    assert api.verify(source, cs).problems == []
 
 
 def test_a_tied_head_may_be_left_out_of_b(make_llama: Make, tmp_path: Path) -> None:

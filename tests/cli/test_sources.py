@@ -121,6 +121,18 @@ def test_the_scaling_of_positions_must_agree_in_whatever_words(
     assert agree == ("rope_scaling" not in done.stderr)
 
 
+@pytest.mark.parametrize("llavas", [{"rope_scaling": {"type": "linear", "factor": 4.0}}, {"rope_theta": 5e5}])
+def test_neither_transformers_words_overrule_the_others(
+    mmconvert: Run, lmsys: Path, tmp_path: Path, llavas: dict[str, Any]
+) -> None:
+    own = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+    rewrite(lmsys / "text_model" / "config.json", **llavas)
+    rewrite(lmsys / "text_model" / "config_lmsys.json", rope_parameters=own)
+    done = mmconvert("hf-to-cs", "--src", lmsys, "--out", tmp_path / "cs")
+    assert done.returncode == 3
+    assert next(iter(llavas)) in done.stderr
+
+
 def test_a_tower_and_a_plain_llama_need_a_projector_only(
     mmconvert: Run, make_llama: Make, make_clip: Make, tmp_path: Path
 ) -> None:

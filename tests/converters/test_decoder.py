@@ -40,9 +40,17 @@ def test_key_value_heads_must_divide_the_heads(llama: Configs) -> None:
         llama.to_cs({**LLAMA, "num_key_value_heads": 5})
 
 
-def test_multi_query_attention_must_say_its_groups(llama: Configs) -> None:
-    with pytest.raises(InputRefused, match="num_kv_groups is missing"):
-        llama.to_hf({**llama.to_cs(LLAMA), "attention_module": "multiquery_attention"})
+@pytest.mark.parametrize("extra", [{}, {"num_kv_groups": True}, {"num_kv_groups": 0}])
+def test_multi_query_attention_must_say_its_groups(llama: Configs, extra: dict[str, Any]) -> None:
+    section = {**llama.to_cs(LLAMA), "attention_module": "multiquery_attention", "extra_attention_params": extra}
+    with pytest.raises(InputRefused, match=r"num_kv_groups is .*: how many key/value heads"):
+        llama.to_hf(section)
+
+
+@pytest.mark.parametrize("heads", [2.0, True, "2", 0])
+def test_heads_that_are_no_number_are_refused_under_their_own_name(llama: Configs, heads: Any) -> None:
+    with pytest.raises(InputRefused, match="num_attention_heads"):
+        llama.to_cs({**LLAMA, "num_attention_heads": heads})
 
 
 @pytest.mark.parametrize("attention", [False, True])
