@@ -8,21 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mmconvert.configs import (
-    ANYTHING,
-    ConfigRow,
-    ConfigTable,
-    Space,
-    Values,
-    const,
-    group,
-    ignored,
-    renamed,
-    same,
-)
+from mmconvert.configs import ConfigTable, Space
 from mmconvert.converter import Converter, Format
 from mmconvert.releases import span
 from mmconvert.rows import roll_cls
+from mmconvert.rules import ANYTHING, ConfigRow, Values, const, group, ignored, renamed, same
 from mmconvert.schema import load
 from mmconvert.spec import A, B, Config, Sizes, key, mount, only, table
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmconvert.configs import (
-    ABSENT,
+from mmconvert.paths import ABSENT
+from mmconvert.rows import rotary
+from mmconvert.rules import (
     ANYTHING,
     ConfigRow,
     Fallback,
@@ -21,7 +22,6 @@ from mmconvert.configs import (
     renamed,
     same,
 )
-from mmconvert.rows import rotary
 from mmconvert.schema import load
 from mmconvert.spec import A, B, Config, Sizes, key, only, table, twin
 

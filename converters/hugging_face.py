@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmconvert.configs import ConfigRow, ignored, limited
+from mmconvert.rules import ConfigRow, ignored, limited
 from mmconvert.spec import A, Config
 
 HF = A

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from mmconvert.configs import ANYTHING, ConfigTable, Space, const
+from mmconvert.configs import ConfigTable, Space
 from mmconvert.converter import Converter, Format
 from mmconvert.releases import span
+from mmconvert.rules import ANYTHING, const
 from mmconvert.schema import load
 from mmconvert.spec import A, B, Config, mount
 

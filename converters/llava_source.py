@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmconvert.configs import ABSENT, ANYTHING, ConfigRow, Fallback, Rule, Space, const, derived, limited
+from mmconvert.configs import Space
 from mmconvert.converter import Format, Substitute
+from mmconvert.paths import ABSENT
+from mmconvert.rules import ANYTHING, ConfigRow, Fallback, Rule, const, derived, limited
 from mmconvert.schema import Schema, load
 from mmconvert.spec import A, Config, Sizes, mount, only, table
 

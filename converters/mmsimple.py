@@ -9,22 +9,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mmconvert.configs import (
-    ANYTHING,
-    ConfigRow,
-    ConfigTable,
-    Rule,
-    Space,
-    Values,
-    at,
-    const,
-    get,
-    group,
-    put,
-    renamed,
-)
+from mmconvert.configs import ConfigTable, Space
 from mmconvert.converter import Converter, Format
+from mmconvert.paths import get, put
 from mmconvert.releases import span
+from mmconvert.rules import ANYTHING, ConfigRow, Rule, Values, at, const, group, renamed
 from mmconvert.schema import load
 from mmconvert.spec import B, Config, key, mount, table
 

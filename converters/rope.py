@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmconvert.configs import Values
+from mmconvert.rules import Values
 from mmconvert.spec import Config
 
 # What each type reads besides its factor: (required, optional).

@@ -10,7 +10,6 @@ from mmconvert import manifest, mapping, registry
 from mmconvert.assembly import Assembly, assemble
 from mmconvert.casts import CASTABLE, Cast, Overflow
 from mmconvert.completeness import named, second_copies
-from mmconvert.configs import ABSENT, ANYTHING, get
 from mmconvert.containers import open_file
 from mmconvert.documents import read_json
 from mmconvert.errors import InputRefused, MMConvertError, NoConversion, VerificationFailed
@@ -18,9 +17,11 @@ from mmconvert.findings import Findings
 from mmconvert.layouts import NO_HINTS, Checkpoint, Hints, recognise
 from mmconvert.mapping import Leg
 from mmconvert.options import DEFAULTS, Options
+from mmconvert.paths import ABSENT, get
 from mmconvert.plans import Plan, PlannedTensor, Twins
 from mmconvert.progress import Progress, Silent
 from mmconvert.registry import Hop
+from mmconvert.rules import ANYTHING
 from mmconvert.scan import has_nonfinite
 from mmconvert.sources import Source, TensorRef, blocks
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mmconvert.configs import get
 from mmconvert.converter import Substitute
 from mmconvert.errors import InputRefused
 from mmconvert.layouts import Checkpoint
 from mmconvert.mapping import Leg
 from mmconvert.options import Options
+from mmconvert.paths import get
 from mmconvert.plans import Twins
 from mmconvert.remark import Remark
 from mmconvert.sources import TensorRef

@@ -1,7 +1,7 @@
 """The vocabulary of tables: what a converter is made of.
 
 A converter joins two formats of one model, side `A` and side `B`. Its tensor rows name a tensor on both sides and give
-its shape in named sizes; its config rules (see `mmconvert.configs`) do the same for configs. `Table` holds the rows and
+its shape in named sizes; its config rules (see `mmconvert.rules`) do the same for configs. `Table` holds the rows and
 rules of one architecture; `mount` puts a table under a prefix. Nothing here knows a direction: the engine reads the
 same rows from left to right and from right to left.
 

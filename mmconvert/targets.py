@@ -10,16 +10,18 @@ from typing import Any
 from mmconvert import tokenizers
 from mmconvert.assembly import Assembly, prevailing
 from mmconvert.casts import Overflow
-from mmconvert.configs import ABSENT, ConfigTable, Fallback, Ignored, fields, get, put
+from mmconvert.configs import ConfigTable
 from mmconvert.containers.layout import FileLayout
 from mmconvert.containers.shards import inside
 from mmconvert.documents import dump_json, dump_yaml, read_json, read_yaml
 from mmconvert.errors import UsageError
 from mmconvert.layouts.checkpoint import ASSETS, Checkpoint, is_sidecar
 from mmconvert.options import Options
+from mmconvert.paths import ABSENT, fields, get, put
 from mmconvert.plans import OutputFile, PlannedTensor
 from mmconvert.registry import Hop
 from mmconvert.releases import Release
+from mmconvert.rules import Fallback, Ignored
 from mmconvert.scan import WIDER_THAN_FLOAT16, Float16Watch
 from mmconvert.spec import A, Config
 

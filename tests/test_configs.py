@@ -8,28 +8,12 @@ from typing import Any
 
 import pytest
 
-from mmconvert.configs import (
-    ABSENT,
-    ANYTHING,
-    ConfigRow,
-    ConfigTable,
-    Fallback,
-    Space,
-    at,
-    const,
-    derived,
-    fields,
-    get,
-    group,
-    ignored,
-    limited,
-    put,
-    renamed,
-    same,
-)
+from mmconvert.configs import ConfigTable, Space
 from mmconvert.errors import InputRefused
+from mmconvert.paths import ABSENT
 from mmconvert.releases import Release
 from mmconvert.remark import Remark
+from mmconvert.rules import ANYTHING, ConfigRow, Fallback, at, const, derived, group, ignored, limited, renamed, same
 from mmconvert.schema import Schema
 from mmconvert.spec import A, B
 
@@ -41,46 +25,6 @@ def table(*rows: ConfigRow, a: dict[str, Any] | None = None, b: dict[str, Any] |
         return Space(lambda config: {"": Schema("toy", {"type": "object", "properties": properties or {}})})
 
     return ConfigTable(tuple(rows), space(a), space(b))
-
-
-# --- paths ----------------------------------------------------------------------------------------------------------
-
-CONFIG = {"text": {"size": 1}, "images": [{"name": "x"}, {}], "null": None}
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("", CONFIG),
-        ("text.size", 1),
-        ("images.0.name", "x"),
-        ("null", None),
-        ("absent", ABSENT),
-        ("text.size.deeper", ABSENT),
-        ("images.2", ABSENT),
-        ("images.name", ABSENT),
-    ],
-)
-def test_a_path_leads_to_a_value_or_nowhere(path: str, value: object) -> None:
-    assert get(CONFIG, path) == value
-
-
-def test_put_copies_and_makes_what_is_missing_on_the_way() -> None:
-    before = copy.deepcopy(CONFIG)
-    assert put(CONFIG, "text.size", 2)["text"] == {"size": 2}
-    assert put(CONFIG, "images.1.name", "y")["images"] == [{"name": "x"}, {"name": "y"}]
-    assert put({}, "images.0.encoder.size", 3) == {"images": [{"encoder": {"size": 3}}]}
-    assert before == CONFIG
-
-
-def test_fields_are_taken_whole_unless_a_known_one_lies_inside() -> None:
-    assert dict(fields(CONFIG, ())) == CONFIG
-    assert dict(fields(CONFIG, {"images.0.name"})) == {
-        "text": CONFIG["text"],
-        "images.0.name": "x",
-        "images.1": {},
-        "null": None,
-    }
 
 
 # --- there and back -------------------------------------------------------------------------------------------------

@@ -9,23 +9,8 @@ import pytest
 from mmconvert.dtypes import BY_NAME
 from mmconvert.errors import UsageError
 from mmconvert.options import Options, parse_dtype, parse_init
-from mmconvert.units import parse_size
 
 BF16, F32 = BY_NAME["bfloat16"], BY_NAME["float32"]
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("5GB", 5 * 10**9), ("500mb", 500 * 10**6), ("2GiB", 2 << 30), ("1.5 kB", 1500), ("64", 64), ("64B", 64)],
-)
-def test_a_size_is_a_number_with_a_unit(text: str, size: int) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "GB", "5TB", "five", "-5GB", "0", "1e400", "nan", "5G"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="size"):
-        parse_size(text)
 
 
 def test_a_dtype_is_for_all_parts_or_for_some() -> None:

@@ -14,7 +14,6 @@ import pytest
 
 from mmconvert.errors import DiskError, OutputRefused
 from mmconvert.staging import check_target, disk_errors, staged
-from mmconvert.units import human_bytes
 
 
 def put(out: Path, content: str = "new", *, overwrite: bool = False, fsync: bool = False, needed: int = 10) -> None:
@@ -241,11 +240,3 @@ def test_every_folder_is_synced_before_the_rename_and_its_parent_after(
         (staging.path / "sub").mkdir()
     folder = f"{tmp_path}/.out.mmconvert-staging"
     assert synced == [f"{folder}/sub", folder, str(tmp_path)]
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (13.5e9, "13.5 GB")],
-)
-def test_bytes_are_read_in_powers_of_a_thousand(count: float, text: str) -> None:
-    assert human_bytes(int(count)) == text

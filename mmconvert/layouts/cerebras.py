@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from mmconvert import registry
-from mmconvert.configs import get
 from mmconvert.containers import open_file, open_folder
 from mmconvert.containers.shards import inside
 from mmconvert.converter import Converter
 from mmconvert.documents import read_json, read_yaml
 from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts.checkpoint import ASSETS, Checkpoint, Hints, is_sidecar
+from mmconvert.paths import get
 from mmconvert.registry import Node
 from mmconvert.releases import Release
 from mmconvert.sources import TensorRef

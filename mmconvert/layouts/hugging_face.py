@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from mmconvert import registry
-from mmconvert.configs import get
 from mmconvert.containers import open_file, open_folder, weight_files
 from mmconvert.containers.shards import inside
 from mmconvert.converter import Converter, Format
 from mmconvert.documents import read_json
 from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts.checkpoint import NO_HINTS, Checkpoint, Hints, is_sidecar
+from mmconvert.paths import get
 from mmconvert.registry import Node
 from mmconvert.sources import TensorRef
 from mmconvert.spec import B, Config

@@ -19,9 +19,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mmconvert import Hints, Options, api, registry
-from mmconvert.configs import ABSENT, Translation, get
+from mmconvert.configs import Translation
 from mmconvert.converter import Converter
 from mmconvert.errors import InputRefused
+from mmconvert.paths import ABSENT, get
 from mmconvert.releases import Release
 from mmconvert.spec import A, B
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mmconvert import registry
-from mmconvert.configs import get, put
 from mmconvert.converter import Converter
 from mmconvert.errors import InputRefused
+from mmconvert.paths import get, put
 from mmconvert.releases import Release
 from mmconvert.rows import inverse
 from mmconvert.spec import A, B, Expansion, Key, captures, expand

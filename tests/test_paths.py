@@ -1,0 +1,46 @@
+"""Dotted paths: to a value or nowhere, without touching what they lead through."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from mmconvert.paths import ABSENT, fields, get, put
+
+CONFIG = {"text": {"size": 1}, "images": [{"name": "x"}, {}], "null": None}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("", CONFIG),
+        ("text.size", 1),
+        ("images.0.name", "x"),
+        ("null", None),
+        ("absent", ABSENT),
+        ("text.size.deeper", ABSENT),
+        ("images.2", ABSENT),
+        ("images.name", ABSENT),
+    ],
+)
+def test_a_path_leads_to_a_value_or_nowhere(path: str, value: object) -> None:
+    assert get(CONFIG, path) == value
+
+
+def test_put_copies_and_makes_what_is_missing_on_the_way() -> None:
+    before = copy.deepcopy(CONFIG)
+    assert put(CONFIG, "text.size", 2)["text"] == {"size": 2}
+    assert put(CONFIG, "images.1.name", "y")["images"] == [{"name": "x"}, {"name": "y"}]
+    assert put({}, "images.0.encoder.size", 3) == {"images": [{"encoder": {"size": 3}}]}
+    assert before == CONFIG
+
+
+def test_fields_are_taken_whole_unless_a_known_one_lies_inside() -> None:
+    assert dict(fields(CONFIG, ())) == CONFIG
+    assert dict(fields(CONFIG, {"images.0.name"})) == {
+        "text": CONFIG["text"],
+        "images.0.name": "x",
+        "images.1": {},
+        "null": None,
+    }
