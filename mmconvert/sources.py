@@ -8,6 +8,7 @@ a tensor, the engine does the same thing with it: stream a source to its place, 
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import OrderedDict
@@ -23,6 +24,8 @@ from mmconvert.errors import InputRefused
 
 # The kernel takes at most this many buffers in one vectored read (IOV_MAX on Linux and macOS).
 MAX_BUFFERS = 1024
+# What the kernel answers where it will not copy between two files by itself.
+_CANNOT_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY}
 # Reading this many bytes for nothing takes less time than another call.
 MAX_GAP = 1 << 15
 
@@ -121,6 +124,28 @@ class FileSpan:
             position = self.offset + start
             for at in range(0, len(buffers), MAX_BUFFERS):
                 position = _read_exactly(fd, position, buffers[at : at + MAX_BUFFERS], self.path)
+
+    def copy_to(self, target: int, position: int, start: int, size: int) -> bool:
+        """Have the kernel copy `size` bytes from `start` to `position` of the open file `target`.
+
+        It does what `cp` does, without a way through this process. False where it cannot: another system, another kind
+        of file. Raises OSError if the disk fails.
+        """
+        if not hasattr(os, "copy_file_range"):
+            return False
+        with FILES.descriptor(self.path) as fd:
+            done = 0
+            while done < size:
+                try:
+                    copied = os.copy_file_range(fd, target, size - done, self.offset + start + done, position + done)
+                except OSError as error:
+                    if error.errno in _CANNOT_COPY:
+                        return False
+                    raise
+                if copied == 0:
+                    return False
+                done += copied
+        return True
 
 
 def _read_exactly(fd: int, position: int, buffers: Sequence[memoryview], path: Path) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,16 +128,19 @@ def test_a_disk_that_fails_leaves_nothing(
     plan: Plan, number: int, failing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
-    pwrite = os.pwrite
 
-    def limited(fd: int, data: memoryview, offset: int) -> int:
-        nonlocal calls
-        calls += 1
-        if calls >= failing:
-            raise OSError(number, os.strerror(number))
-        return pwrite(fd, data, offset)
+    def limited(write: Callable[..., int]) -> Callable[..., int]:
+        def call(*arguments: Any) -> int:
+            nonlocal calls
+            calls += 1
+            if calls >= failing:
+                raise OSError(number, os.strerror(number))
+            return write(*arguments)
 
-    monkeypatch.setattr(os, "pwrite", limited)
+        return call
+
+    for name in ("pwrite", "copy_file_range"):
+        monkeypatch.setattr(os, name, limited(getattr(os, name)))
     with pytest.raises(DiskError, match=r"needed, .* free"):
         execute(plan, fsync=False)
     assert left_over(plan) == set()

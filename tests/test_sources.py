@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from contextlib import ExitStack
@@ -23,6 +24,39 @@ def span(tmp_path: Path) -> FileSpan:
     path = tmp_path / "data"
     path.write_bytes(b"before!" + DATA + b"after")
     return FileSpan(path, 7, len(DATA))
+
+
+@pytest.mark.parametrize("kernel", ["copies", "copies a little at a time", "refuses", "stops"])
+def test_the_kernel_copies_a_span_or_says_that_it_cannot(
+    span: FileSpan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str
+) -> None:
+    copy = os.copy_file_range
+
+    def refuse(*arguments: int) -> int:
+        raise OSError(errno.EXDEV, "another file system")
+
+    kinds = {
+        "copies a little at a time": lambda a, b, size, *rest: copy(a, b, min(size, 7), *rest),
+        "refuses": refuse,
+        "stops": lambda *arguments: 0,
+    }
+    monkeypatch.setattr(os, "copy_file_range", kinds.get(kernel, copy))
+    with (tmp_path / "out").open("w+b") as out:
+        done = span.copy_to(out.fileno(), 3, 5, 40)
+        out.seek(0)
+        assert done == ("copies" in kernel)
+        assert out.read() == (bytes(3) + DATA[5:45] if done else b"")
+
+
+def test_a_disk_that_fails_under_the_kernel_is_heard_of(
+    span: FileSpan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: int) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "copy_file_range", full)
+    with (tmp_path / "out").open("wb") as out, pytest.raises(OSError, match="full"):
+        span.copy_to(out.fileno(), 0, 0, 10)
 
 
 def read(source: Source, start: int, length: int, block: int) -> bytes:
