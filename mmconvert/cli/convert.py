@@ -12,7 +12,8 @@ import click
 from mmconvert.cli.common import EXISTING, FOLDER, PATH, release, reporting, stacked
 from mmconvert.errors import UsageError
 from mmconvert.options import Options, parse_dtype, parse_init
-from mmconvert.report import SCHEMA, Reporter, draw_plan, plan_document
+from mmconvert.report import SCHEMA, Reporter
+from mmconvert.report.conversions import draw_plan, plan_document
 from mmconvert.units import human_bytes, parse_size
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from mmconvert.cli.common import EXISTING, PATH, reporting
-from mmconvert.report import Reporter, converters_document, draw_converters, draw_inspection, inspection_document
+from mmconvert.report import Reporter
+from mmconvert.report.looks import converters_document, draw_converters, draw_inspection, inspection_document
 
 
 @click.command("list")

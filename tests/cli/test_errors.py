@@ -328,8 +328,10 @@ def test_an_interrupted_conversion_leaves_nothing(
 ) -> None:
     source = make_llama(tmp_path / "source", hidden_size=512, intermediate_size=4096, num_hidden_layers=8)
     out = tmp_path / "out"
+    # Slow enough for a signal to arrive in time, however busy the machine is.
+    slowly = ("--dtype", "fp32", "--digest", "sha256", "--verify", "bytes")
     with subprocess.Popen(
-        [script, "hf-to-cs", "--src", source, "--out", out, "--dtype", "fp32"], stderr=subprocess.PIPE, text=True
+        [script, "hf-to-cs", "--src", source, "--out", out, *slowly], stderr=subprocess.PIPE, text=True
     ) as running:
         while not (tmp_path / ".out.mmconvert-staging" / "model.mdl").exists():
             assert running.poll() is None
