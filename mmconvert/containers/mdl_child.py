@@ -5,7 +5,8 @@ here, under limits, reads headers only, and prints one JSON document that says w
 `{"refused": why}`. `mdl_read` starts it, checks every number, and reads the bytes itself.
 
 Nothing is unpickled, and no type is imported because a file names it: `torch.utils._pytree.treespec_loads` would do
-that for `__spec__`, so it is parsed here. What the attributes mean was found by dumping files of cerebras_pytorch 2.10.
+that for `__spec__`, so it is parsed here. What the attributes mean was found by dumping files of cerebras_pytorch 2.10;
+`mdl_legacy` reads the formats before that one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mmconvert.containers.mdl_dataset import (
+    NONE,
+    NOT_MODEL,
+    OTHER,
+    PICKLED,
+    PLAIN_VALUE,
+    location,
+    open_dataset,
+    scalar,
+    stored_type,
+    unread,
+)
+from mmconvert.containers.mdl_legacy import LegacyCheckpoint
 from mmconvert.containers.mdl_write import FORMAT_VERSION, RTFX_CODES
 from mmconvert.errors import InputRefused
 
@@ -33,11 +47,6 @@ SEQUENCES = ("builtins.list", "builtins.tuple", "builtins.set")
 # The `__TYPE__` of leaves that are tensors, and of those that are plain values with the field that holds the value.
 TENSORS = ("TorchTensorSerializer", "DeferredFullTensor")
 PLAIN = {"ScalarSerializer": "scalar_value", "StringSerializer": "string_value", "NoneSerializer": "none"}
-
-# Why a leaf outside the model is set aside, by the scope that it stands in.
-NOT_MODEL = {"optimizer": "optimizer state is not converted"}
-OTHER = "not a part of the model"
-PICKLED = "a pickled Python object, which is never loaded"
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,10 @@ def _parse_node(node: dict[str, Any], key: str, depth: int) -> Node:
 
 
 class Checkpoint:
-    """An open checkpoint file, whose leaves are described by attributes of its root: `<flattened key>.__metadata__`."""
+    """An open checkpoint file of format 0.5 or later.
+
+    Its leaves are described by attributes of its root: `<flattened key>.__metadata__`.
+    """
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -115,7 +127,8 @@ class Checkpoint:
 
     def document(self) -> dict[str, Any]:
         """What `mdl_read` asks for: the model's tensors in order, the user's metadata, and what is left out and why."""
-        self._check()
+        if self._scalar("__SUCCESS__") is not True:
+            raise InputRefused("is a partially written checkpoint: __SUCCESS__ is missing or false")
         root = self._nesting()
         scopes = root.items
         keys = list(root.leaves())
@@ -137,21 +150,11 @@ class Checkpoint:
         return {
             "format": self._scalar("__version__"),
             "release": self._scalar("__cstorch_version__"),
+            "saved_by": None,
             "tensors": self._tensors,
             "metadata": metadata,
             "set_aside": self._set_aside,
         }
-
-    def _check(self) -> None:
-        if self._file.userblock_size:
-            raise InputRefused("an HDF5 file with a user block is no checkpoint")
-        version = self._scalar("__version__")
-        if version is None:
-            raise InputRefused("has no __version__: it is no checkpoint, or one of cerebras_pytorch 1.7 or older")
-        if not version >= FORMAT_VERSION:
-            raise InputRefused(f"checkpoint format {version} is not read yet, only {FORMAT_VERSION} and later")
-        if self._scalar("__SUCCESS__") is not True:
-            raise InputRefused("is a partially written checkpoint: __SUCCESS__ is missing or false")
 
     def _nesting(self) -> Node:
         try:
@@ -165,19 +168,7 @@ class Checkpoint:
 
     def _scalar(self, name: str) -> Any:
         """The string or number in an attribute of the root; None where there is none."""
-        import numpy
-        from h5py import h5a, h5t
-
-        if not h5a.exists(self._file.id, name.encode()):
-            return None
-        attribute = h5a.open(self._file.id, name.encode())
-        known = (h5t.STRING, h5t.INTEGER, h5t.FLOAT, h5t.ENUM)
-        if attribute.shape != () or attribute.get_type().get_class() not in known:
-            raise InputRefused(f"{name}: not one string or number")
-        data = numpy.empty((), attribute.dtype)
-        attribute.read(data)
-        value = data.item()
-        return value.decode() if isinstance(value, bytes) else value
+        return scalar(self._file.id, name, name)
 
     def _described(self, key: str) -> tuple[str, dict[str, Any]]:
         """What is said of a leaf, and the key that its data stands under, which is another one if it is linked."""
@@ -227,20 +218,15 @@ class Checkpoint:
             fill = described["fill_value"]
             self._tensors.append({"key": name, "dtype": dtype, "shape": described["shape"], "fill": fill})
         elif kind == "NoneSerializer":
-            self._set_aside[key] = "None stands in its place: a tied weight, as older releases saved it"
+            self._set_aside[key] = NONE
         elif kind in PLAIN:
-            self._set_aside[key] = "a plain value, not a tensor"
+            self._set_aside[key] = PLAIN_VALUE
         else:
-            raise InputRefused(
-                f"{key}: the model has a {kind} there, which is not read: it may name code or other files"
-            )
+            raise unread(key, kind)
 
 
 def _tensor(file: Any, key: str, described: dict[str, Any]) -> dict[str, Any]:
-    """Where the bytes of a tensor lie: at an offset, or in chunks."""
-    import numpy
-    from h5py import h5d, h5l, h5t
-
+    """A tensor as it is described, if its dataset agrees, and where its bytes lie."""
     try:
         (shape,), (torch_dtype,) = described["shapes"], described["dtypes"]
         dtype = str(torch_dtype).removeprefix("torch.")
@@ -248,34 +234,12 @@ def _tensor(file: Any, key: str, described: dict[str, Any]) -> dict[str, Any]:
         raise InputRefused(f"{key}: its description is damaged: {error!r}") from error
     if dtype not in RTFX_CODES:
         raise InputRefused(f"{key}: {torch_dtype} is not an element type of this format")
-    if "/" in key or not file.id.links.exists(key.encode()):
-        raise InputRefused(f"{key}: the file describes it but does not have its data")
-    if file.id.links.get_info(key.encode()).type != h5l.TYPE_HARD:
-        raise InputRefused(f"{key}: a soft or external link; the data may lie in another file")
-
-    dataset = h5d.open(file.id, key.encode())
-    created = dataset.get_create_plist()
-    layout = created.get_layout()
-    if layout == h5d.VIRTUAL or created.get_external_count():
-        raise InputRefused(f"{key}: its data lies in another file")
-    # HDF5 has no bfloat16; cerebras_pytorch keeps its bits in an int16.
-    stored = numpy.dtype("int16" if dtype == "bfloat16" else dtype).newbyteorder("<")
-    if dataset.get_type() != h5t.py_create(stored, logical=True):
+    dataset = open_dataset(file, key, key)
+    if dataset.get_type() != stored_type(dtype):
         raise InputRefused(f"{key}: described as {torch_dtype} but stored as {dataset.dtype}")
     if dataset.shape is None or list(dataset.shape) != shape:
         raise InputRefused(f"{key}: described as {shape} but stored as {dataset.shape}")
-
-    found = {"dtype": dtype, "shape": shape}
-    if 0 in shape:
-        return found | {"offset": 0}
-    if layout == h5d.CONTIGUOUS and dataset.get_offset() is not None:
-        return found | {"offset": dataset.get_offset()}
-    if layout != h5d.CHUNKED:
-        raise InputRefused(f"{key}: its data was never written, or lies in the file's headers")
-    chunks: list[list[int]] = []
-    dataset.chunk_iter(lambda c: chunks.append([*c.chunk_offset, c.byte_offset, c.size, c.filter_mask]))
-    filters = [created.get_filter(index)[0] for index in range(created.get_nfilters())]
-    return found | {"chunk": created.get_chunk(), "filters": filters, "chunks": chunks}
+    return {"dtype": dtype, "shape": shape, **location(dataset, key)}
 
 
 def read(path: str) -> dict[str, Any]:
@@ -284,7 +248,12 @@ def read(path: str) -> dict[str, Any]:
 
     # Nobody writes to a checkpoint that is converted, and not every file system can lock.
     with h5py.File(path, "r", locking=False) as file:
-        return Checkpoint(file).document()
+        if file.userblock_size:
+            raise InputRefused("an HDF5 file with a user block is no checkpoint")
+        version = scalar(file.id, "__version__", "__version__")
+        if isinstance(version, (int, float)) and version >= FORMAT_VERSION:
+            return Checkpoint(file).document()
+        return LegacyCheckpoint(file).document()
 
 
 def main(path: str) -> None:

@@ -1,4 +1,4 @@
-"""Reading a `.mdl` checkpoint of cerebras_pytorch (format 0.5): what is in it, and where its bytes lie.
+"""Reading a `.mdl` checkpoint of cerebras_pytorch (formats 0.1 to 0.5): what is in it, and where its bytes lie.
 
 HDF5 itself runs in a process of its own (`mdl_child`), so that a file that crashes or hangs it is a refusal. That
 process is believed nothing: every number is checked here, and only ranges of the file are read.
@@ -21,6 +21,7 @@ from typing import Any
 from mmconvert.containers.mdl_chunks import GZIP, LZ4, NO_FILTER, Chunk, Chunked
 from mmconvert.dtypes import BY_NAME, DType
 from mmconvert.errors import InputRefused
+from mmconvert.releases import Release
 from mmconvert.sources import FileSpan, Source, TensorRef
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -39,15 +40,18 @@ FILL_LIMIT = 64 << 30
 class MdlFile:
     """What a `.mdl` file holds.
 
-    `tensors` are the model's, without the leading `model.`, in the order of the state dict that was saved. `metadata`
-    is the user-level `__metadata__` list, newest entry last. `set_aside` are the other leaves by their full key, and
-    why they are not converted. `version` names the checkpoint format and the release that wrote the file.
+    `tensors` are the model's, without the leading `model.`, in the order of the state dict that was saved, or by name
+    where a format before 0.5 does not tell it. `metadata` is the user-level `__metadata__` list, newest entry last.
+    `set_aside` are the other leaves by their full key, and why they are not converted. `version` names the checkpoint
+    format and the release that wrote the file. `saved_by` is that release, such as `1.9`, for formats before 0.5, of
+    whose metadata only the strings right in an entry are known; it is None for 0.5, which any release's tools write.
     """
 
     tensors: dict[str, TensorRef]
     metadata: tuple[dict[str, Any], ...]
     set_aside: dict[str, str]
     version: str
+    saved_by: str | None
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ def read_file(path: Path, name: str = "", *, timeout: float = TIMEOUT) -> MdlFil
             metadata=tuple(dict(entry) for entry in answer["metadata"]),
             set_aside={str(key): str(why) for key, why in answer["set_aside"].items()},
             version=f"checkpoint format {answer['format']}, cerebras_pytorch {answer['release'] or 'unknown'}",
+            saved_by=None if answer["saved_by"] is None else str(Release.parse(answer["saved_by"])),
         )
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise InputRefused(f"{path}: cannot be made sense of: {_printable(repr(error))}") from error

@@ -154,7 +154,7 @@ def without_version(file: Any) -> None:
     del file.attrs["__version__"]
 
 
-def legacy(file: Any) -> None:
+def older_version(file: Any) -> None:
     file.attrs["__version__"] = 0.4
 
 
@@ -256,8 +256,8 @@ def colliding(file: Any) -> None:
     [
         (partial, "partially written"),
         (unfinished, "partially written"),
-        (without_version, "no __version__"),
-        (legacy, "checkpoint format 0.4"),
+        (without_version, "it has no __version__, but __SUCCESS__"),
+        (older_version, "it has checkpoint format 0.4, but __SUCCESS__"),
         (version_as_array, "__version__: not one string or number"),
         (soft_link, "model.w: a soft or external link"),
         (external_link, "model.w: a soft or external link"),

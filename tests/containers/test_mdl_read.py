@@ -101,7 +101,7 @@ def test_trainer_checkpoint_gives_its_metadata_and_sets_optimizer_state_aside() 
     assert file.set_aside["optimizer.param_groups.0.lr"] == "optimizer state is not converted"
     assert "global_step" in file.set_aside
     assert {ref.file for ref in file.tensors.values()} == {"checkpoint_3.mdl"}
-    assert file.version == "checkpoint format 0.5, cerebras_pytorch 2.10.0"
+    assert (file.version, file.saved_by) == ("checkpoint format 0.5, cerebras_pytorch 2.10.0", None)
 
 
 def test_every_kind_of_leaf() -> None:
@@ -302,14 +302,23 @@ def test_process_is_not_believed(good: Path, monkeypatch: pytest.MonkeyPatch, pr
 
 
 ENTRY_AT = {"key": "w", "dtype": "float32", "shape": [4, 6]}
+ANSWER = {"tensors": [], "metadata": [], "set_aside": {}, "format": 0.5, "release": None, "saved_by": None}
 
 
 def answered(monkeypatch: pytest.MonkeyPatch, path: Path, **where: Any) -> MdlFile:
     """What comes of an answer with one tensor."""
     tensor = ENTRY_AT | where
-    answer = {"tensors": [tensor], "metadata": [], "set_aside": {}, "format": 0.5, "release": None}
+    answer = ANSWER | {"tensors": [tensor]}
     monkeypatch.setattr(mdl_read, "_ask", lambda path, timeout: json.dumps(answer).encode())
     return read_file(path)
+
+
+@pytest.mark.parametrize("release", ["", "newest", "2", 2.0, ["2.0"], {}])
+def test_a_release_that_is_none_is_refused(good: Path, monkeypatch: pytest.MonkeyPatch, release: Any) -> None:
+    answer = ANSWER | {"saved_by": release}
+    monkeypatch.setattr(mdl_read, "_ask", lambda path, timeout: json.dumps(answer).encode())
+    with pytest.raises(InputRefused, match="made sense of"):
+        read_file(good)
 
 
 @pytest.mark.parametrize(
