@@ -1,7 +1,8 @@
 """Carry out a plan: stream every tensor from its source to its slot, one block at a time, digesting it on the way.
 
-Memory is one block for each worker, whatever the size of a tensor or a checkpoint. Nothing stands at the target before
-the last byte, the manifest and (with `fsync`) the disk are done: see `mmconvert.staging`.
+Memory is one block for each worker, whatever the size of a tensor or a checkpoint. A block that is a hole in the source
+is neither read nor written, so it is a hole in the target. Nothing stands at the target before the last byte, the
+manifest and (with `fsync`) the disk are done: see `mmconvert.staging`.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from mmconvert import digests, manifest
-from mmconvert.containers.layout import FileLayout
+from mmconvert.containers.layout import FileLayout, Slot
 from mmconvert.errors import InputRefused
+from mmconvert.holes import is_hole
 from mmconvert.plans import Plan, PlannedTensor, Twins
 from mmconvert.progress import Progress, Silent
-from mmconvert.sources import FILES, FileSpan, blocks
+from mmconvert.sources import FILES, FileSpan, Source, blocks
 from mmconvert.staging import staged
 
 # Bytes. Measured: smaller blocks cost calls, larger ones have left the processor's cache before they are used again.
 BLOCK = 1 << 21
+ZEROS = memoryview(bytes(BLOCK))
 WORKERS = 2
 # One write. Linux gives it pages as large as the write if it can, and large ones cost more to find: measured in a
 # virtual machine, writes of 512 KiB took up to twice the time of these.
@@ -56,9 +59,8 @@ def execute(
     stamps = {path: _stamp(path) for path in plan.files}
     watcher = progress or Silent()
     try:
-        with staged(
-            plan.out, overwrite=overwrite, fsync=fsync, bytes_needed=plan.bytes_to_write, sources=plan.sources
-        ) as staging:
+        needed = _bytes_needed(plan)
+        with staged(plan.out, overwrite=overwrite, fsync=fsync, bytes_needed=needed, sources=plan.sources) as staging:
             run = _Run(staging.path, fsync, digest, watcher)
             watcher.start(sum(tensor.nbytes for tensor in plan.tensors))
             try:
@@ -148,23 +150,17 @@ class _Run:
         slot = output.layout.slots[tensor.key]
         assert slot.nbytes == tensor.nbytes
         running = digests.new(self.digest)
-        # Writes that end where pages of the output end are a tenth cheaper, and no page goes to the disk twice. Slots
-        # are aligned to their elements, so no element is cut.
-        for start, size in blocks(slot.nbytes, BLOCK, first=BLOCK - slot.offset % BLOCK):
+        for start, size in _cut(slot):
             if self.stop.is_set():
                 return
-            block = buffer[:size]
-            tensor.source.read_into(start, [block])
-            running.update(block)
-            # One write to a file at a time: the kernel allows no more, and spins where this lock sleeps. So one worker
-            # reads and digests while the other one writes.
-            with output.writing:
-                # What comes as it lies in its file need not pass through here again: the digest has been taken.
-                span, position = tensor.source, slot.offset + start
-                if not (isinstance(span, FileSpan) and span.copy_to(output.file.fileno(), position, start, size)):
-                    _write_exactly(output.file, block, position)
-            if self.fsync:
-                _start_writeback(output.file, slot.offset + start, size)
+            if is_hole(tensor.source, start, size):
+                # The file has its length already, so what is never written is zeros, and a hole in its turn.
+                running.update(ZEROS[:size])
+            else:
+                block = buffer[:size]
+                tensor.source.read_into(start, [block])
+                running.update(block)
+                self._write_block(output, slot.offset + start, block, tensor.source, start)
             with self.lock:
                 self.watcher.advance(size)
         with self.lock:
@@ -173,6 +169,18 @@ class _Run:
             last = not output.pending
         if last:
             self._close(output.file)
+
+    def _write_block(self, output: _Output, position: int, block: memoryview, source: Source, start: int) -> None:
+        """Write `block`, which is what `source` holds from `start` on, to `position` of the output."""
+        # One write to a file at a time: the kernel allows no more, and spins where this lock sleeps. So one worker
+        # reads and digests while the other one writes.
+        with output.writing:
+            # What comes as it lies in its file need not pass through here again: the digest has been taken.
+            fd, size = output.file.fileno(), len(block)
+            if not (isinstance(source, FileSpan) and source.copy_to(fd, position, start, size)):
+                _write_exactly(output.file, block, position)
+        if self.fsync:
+            _start_writeback(output.file, position, size)
 
     def _compare(self, twins: Twins, buffer: memoryview) -> None:
         """Raise `InputRefused` unless both twins hold the same bytes."""
@@ -199,6 +207,24 @@ class _Run:
         if self.fsync:
             os.fsync(file.fileno())
         file.close()
+
+
+def _bytes_needed(plan: Plan) -> int:
+    """The room that the target of `plan` takes on the disk: all its bytes but the blocks that stay holes."""
+    return plan.bytes_to_write - sum(
+        size
+        for output in plan.outputs
+        for tensor in output.tensors
+        for start, size in _cut(output.layout.slots[tensor.key])
+        if is_hole(tensor.source, start, size)
+    )
+
+
+def _cut(slot: Slot) -> Iterator[tuple[int, int]]:
+    """The (start, size) of the blocks in which the tensor of `slot` is written."""
+    # Writes that end where pages of the output end are a tenth cheaper, and no page goes to the disk twice. Slots are
+    # aligned to their elements, so no element is cut.
+    return blocks(slot.nbytes, BLOCK, first=BLOCK - slot.offset % BLOCK)
 
 
 def _write_exactly(file: FileIO, view: memoryview, offset: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from mmconvert.sources import FileSpan, Source, TensorRef
 
 U8 = BY_NAME["uint8"]
 BIG = 2 * engine.BLOCK + 3
+Make = Callable[..., Path]
 
 
 @dataclass(frozen=True)
@@ -240,3 +243,19 @@ def test_a_target_that_stands_is_kept_unless_overwrite(plan: Plan) -> None:
     assert [path.name for path in plan.out.iterdir()] == ["theirs"]
     execute(plan, fsync=False, overwrite=True)
     assert not (plan.out / "theirs").exists()
+
+
+FEW = 64
+
+
+@pytest.mark.parametrize("container", ["safetensors", "bin"])
+def test_many_shards_need_few_descriptors(make_llama: Make, tmp_path: Path, container: str) -> None:
+    source = make_llama(tmp_path / "src", container=container, shards=120, num_hidden_layers=14)
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({FEW}, {FEW}))"
+    program = f"{limited}; from mmconvert.cli import main; main()"
+    wanted = ("--to", "cs", "--container", "safetensors", "--max-shard-size", "1B", "--verify", "bytes", "--no-fsync")
+    places = ("--src", str(source), "--out", str(tmp_path / "out"))
+    command = [sys.executable, "-c", program, "convert", *places, *wanted]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) > FEW
