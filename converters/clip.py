@@ -1,6 +1,6 @@
 """CLIP's vision tower: Hugging Face `CLIPVisionModel[WithProjection]` and `CLIPModel` against CS `ViTModel`.
 
-Sizes: E hidden, M feed-forward, C channels, P patch edge, N positions (patches + class token), D projection, i layers.
+Sizes: E hidden, M feed-forward, C channels, Y x X a patch, N positions (patches + class token), D classes, i layers.
 """
 
 from __future__ import annotations
@@ -10,32 +10,37 @@ from typing import Any
 
 from mmconvert.configs import ConfigTable, Space
 from mmconvert.converter import Converter, Format
-from mmconvert.releases import span
 from mmconvert.rows import roll_cls
 from mmconvert.rules import ANYTHING, ConfigRow, Values, const, group, ignored, renamed, same
 from mmconvert.schema import load
 from mmconvert.spec import A, B, Config, Sizes, key, mount, only, table
 
-from .cerebras import NAMED_SINCE
 from .hugging_face import UNTRUSTED, rename_dtype
+from .releases import SINCE_2_1, named
 
 HF, CS = A, B
 
 
 def sizes(config: Config) -> Sizes:
-    """Sizes from a Hugging Face vision config in canonical form."""
-    side = config["image_size"] // config["patch_size"]
+    """Sizes from a CS image encoder's config."""
+    (height, width), (patch_height, patch_width) = config["image_size"], config["patch_size"]
     return {
         "E": config["hidden_size"],
-        "M": config["intermediate_size"],
+        "M": config["filter_size"],
         "C": config["num_channels"],
-        "P": config["patch_size"],
-        "N": side * side + 1,
-        "D": config["projection_dim"],
+        "Y": patch_height,
+        "X": patch_width,
+        "N": (height // patch_height) * (width // patch_width) + 1,
         "i": config["num_hidden_layers"],
     }
 
 
+def classifier_sizes(config: Config) -> Sizes:
+    """Sizes from a CS classifier's section."""
+    return {"D": config["num_classes"], "E": config["hidden_size"]}
+
+
+SOURCE = "Hugging Face CLIPVisionModel against Cerebras ViTModel; checked by forward passes of both"
 LAYER = "encoder.layers.{i}."
 BLOCK = "encoder.transformer_encoder.layers.{i}."
 # fmt: off
@@ -43,7 +48,7 @@ VISION = table(
     #   Hugging Face                            Cerebras                                         shape     rows
     key("embeddings.class_embedding",           "embedding_layer.cls_embedding",                 "E"),
     key("embeddings.position_embedding.weight", "embedding_layer.position_embeddings.weight",    "N E",    roll_cls),
-    key("embeddings.patch_embedding.{p}",       "embedding_layer.linear_proj.{p}",               "E C P P"),
+    key("embeddings.patch_embedding.{p}",       "embedding_layer.linear_proj.{p}",               "E C Y X"),
     key("pre_layrnorm.{p}",                     "embedding_layer.post_embed_ln.{p}",             "E",      bias=True),
     key(LAYER + "layer_norm1.{p}",              BLOCK + "norm1.{p}",                             "E",      bias=True),
     key(LAYER + "self_attn.q_proj.{p}",         BLOCK + "self_attn.proj_q_dense_layer.{p}",      "E E",    bias=True),
@@ -55,20 +60,23 @@ VISION = table(
     key(LAYER + "mlp.fc2.{p}",                  BLOCK + "ffn.ffn.1.linear_layer.{p}",            "E M",    bias=True),
     key("post_layernorm.{p}",                   "encoder.transformer_encoder.norm.{p}",          "E",      bias=True),
     only(HF, "embeddings.position_ids", why="a buffer: the numbers from 0 on"),
-    sizes=sizes,
+    sizes=sizes, source=SOURCE,
 )
 
 
 CLASSIFIER = table(
     key("visual_projection.weight", "classifier.classifier.ffn.0.linear_layer.weight", "D E", init="classifier"),
-    sizes=sizes,
+    sizes=classifier_sizes, source=SOURCE,
+)
+
+NO_CLASSIFIER = table(
+    only(HF, "visual_projection.weight", why="CLIP's own projection; a multimodal model reads hidden states"),
 )
 
 TEXT_HALF = table(
     only(HF, "text_model.*",           why="the text half of a CLIPModel has no CS counterpart"),
     only(HF, "text_projection.weight", why="the text half of a CLIPModel has no CS counterpart"),
     only(HF, "logit_scale",            why="the text half of a CLIPModel has no CS counterpart"),
-    sizes=sizes,
 )
 # fmt: on
 
@@ -185,6 +193,10 @@ def preprocessor(config: Config) -> dict[str, Any]:
     }
 
 
+def documents(config: Config) -> dict[str, Any]:
+    return {"preprocessor_config.json": preprocessor(config)}
+
+
 def advice(config: Config, carried: Config) -> Sequence[str]:
     if carried.get("text_config"):
         return [
@@ -192,6 +204,8 @@ def advice(config: Config, carried: Config) -> Sequence[str]:
         ]
     return []
 
+
+SPACE = Space(lambda _: {"": load("hf-clip")}, lambda config, _: spell_hf(config))
 
 CONVERTERS = (
     Converter(
@@ -201,9 +215,9 @@ CONVERTERS = (
             parts={"": is_clip},
             aliases=(("", "vision_model."),),
             dtype_fields=("torch_dtype",),
-            documents=lambda config: {"preprocessor_config.json": preprocessor(config)},
+            documents=documents,
         ),
-        b=Format("cs", parts={"": is_classifier}, aliases=(("model.", ""),)),
+        b=Format("cs", {"": is_classifier}, aliases=(("model.", ""),), changes=(named("vision_transformer"),)),
         tables=(
             mount(VISION, part="vision", a="vision_model.", b="vit_model."),
             mount(CLASSIFIER, part="vision"),
@@ -214,13 +228,13 @@ CONVERTERS = (
                 *VISION_FIELDS,
                 renamed("projection_dim", "num_classes"),
                 const(CS, "use_bias_in_output", False),
-                const(CS, "name", "vision_transformer", since=NAMED_SINCE),
+                const(CS, "name", "vision_transformer"),
                 const(HF, "architectures", ["CLIPVisionModelWithProjection"], also=[ANYTHING]),
             ),
-            a=Space(lambda _: {"": load("hf-clip")}, lambda config, _: spell_hf(config)),
-            b=Space(lambda _: {"": load("cs-clip-vit")}),
+            a=SPACE,
+            b=Space(lambda _: {"": load("cs-image-encoder", "cs-clip-vit")}),
         ),
-        b_releases=span("2.1", "2.10"),
+        b_releases=SINCE_2_1,
         note="CLIP's vision tower as an image classifier; from a whole CLIPModel, its vision half",
         advice=advice,
     ),

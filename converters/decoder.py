@@ -1,6 +1,6 @@
 """The LLaMA decoder: Hugging Face `LlamaModel` and `MistralModel` against CS `LlamaModel`, tensors and config.
 
-Sizes: V vocabulary, H hidden, F feed-forward, Q = heads x head size, K = key/value heads x head size, i layers.
+Sizes: V vocabulary, H hidden, F feed-forward, K = key/value heads x head size, i layers.
 """
 
 from __future__ import annotations
@@ -32,43 +32,53 @@ HF, CS = A, B
 
 
 def sizes(config: Config) -> Sizes:
-    """Sizes from a Hugging Face config in canonical form."""
-    head_dim = config["head_dim"]
+    """Sizes from a CS decoder's config."""
+    heads = config["num_heads"]
+    kv_heads = heads if config["attention_module"] == "aiayn_attention" else _kv_groups(config)
     return {
         "V": config["vocab_size"],
         "H": config["hidden_size"],
-        "F": config["intermediate_size"],
-        "Q": config["num_attention_heads"] * head_dim,
-        "K": config["num_key_value_heads"] * head_dim,
+        "F": config["filter_size"],
+        "K": kv_heads * (config["hidden_size"] // heads),
         "i": config["num_hidden_layers"],
-        "num_attention_heads": config["num_attention_heads"],
-        "num_key_value_heads": config["num_key_value_heads"],
-        "head_dim": head_dim,
-        "attention_bias": config["attention_bias"],
-        "mlp_bias": config["mlp_bias"],
-        "tied": config["tie_word_embeddings"],
-        "untied": not config["tie_word_embeddings"],
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "rotary_dim": config["rotary_dim"],
+        "qkv_bias": config["use_projection_bias_in_attention"],
+        "output_bias": config["use_ffn_bias_in_attention"],
+        "ffn_bias": config["use_ffn_bias"],
+        "head_bias": config["use_bias_in_output"],
+        "tied": config["share_embedding_weights"],
+        "untied": not config["share_embedding_weights"],
     }
 
 
+def _kv_groups(config: Config) -> int:
+    groups = config["extra_attention_params"].get("num_kv_groups")
+    if not is_count(groups):
+        raise ValueError(f"extra_attention_params.num_kv_groups is {groups!r}: how many key/value heads are there?")
+    return int(groups)
+
+
+SOURCE = "Hugging Face LlamaForCausalLM against Cerebras LlamaModel; checked by forward passes of both"
 LAYER = "layers.{i}."
 BLOCK = "transformer_decoder.layers.{i}."
 ATTN = BLOCK + "self_attn."
 FFN = BLOCK + "ffn.ffn."
 EMBEDDING = "embedding_layer.word_embeddings.weight"
-Q_ROWS = rotary("num_attention_heads", "head_dim")
-K_ROWS = rotary("num_key_value_heads", "head_dim")
-QKV, MLP = "attention_bias", "mlp_bias"
+Q_ROWS = rotary("heads", "rotary_dim")
+K_ROWS = rotary("kv_heads", "rotary_dim")
+QKV, OUT, MLP = "qkv_bias", "output_bias", "ffn_bias"
 
 # fmt: off
 DECODER = table(
     #   Hugging Face                               Cerebras                              shape  rows
     key("embed_tokens.weight",                     EMBEDDING,                            "V H"),
     key(LAYER + "input_layernorm.weight",          BLOCK + "norm1.weight",               "H"),
-    key(LAYER + "self_attn.q_proj.{p}",            ATTN + "proj_q_dense_layer.{p}",      "Q H", Q_ROWS, bias=QKV),
+    key(LAYER + "self_attn.q_proj.{p}",            ATTN + "proj_q_dense_layer.{p}",      "H H", Q_ROWS, bias=QKV),
     key(LAYER + "self_attn.k_proj.{p}",            ATTN + "proj_k_dense_layer.{p}",      "K H", K_ROWS, bias=QKV),
     key(LAYER + "self_attn.v_proj.{p}",            ATTN + "proj_v_dense_layer.{p}",      "K H", bias=QKV),
-    key(LAYER + "self_attn.o_proj.{p}",            ATTN + "proj_output_dense_layer.{p}", "H Q", bias=QKV),
+    key(LAYER + "self_attn.o_proj.{p}",            ATTN + "proj_output_dense_layer.{p}", "H H", bias=OUT),
     key(LAYER + "post_attention_layernorm.weight", BLOCK + "norm3.weight",               "H"),
     key(LAYER + "mlp.up_proj.{p}",                 FFN + "0.linear_layer.{p}",           "F H", bias=MLP),
     key(LAYER + "mlp.gate_proj.{p}",               FFN + "0.linear_layer_for_glu.{p}",   "F H", bias=MLP),
@@ -76,18 +86,26 @@ DECODER = table(
     key("norm.weight",                             "transformer_decoder.norm.weight",    "H"),
     twin(CS, "ln_f.weight", of="transformer_decoder.norm.weight", why="CS stores the final norm under two names"),
     only(HF, LAYER + "self_attn.rotary_emb.inv_freq", why="a buffer, recomputed from rope_theta"),
-    sizes=sizes,
+    sizes=sizes, source=SOURCE,
 )
 
+# fmt: on
+TIED_HEAD = twin(
+    CS,
+    "lm_head.weight",
+    of=EMBEDDING,
+    when="tied",
+    why="the config ties the output head to the embedding; CS loads both names",
+)
 
-
+# fmt: off
 HEAD = table(
     key("lm_head.weight", "lm_head.weight", "V H", when="untied", init="lm_head"),
-    twin(CS, "lm_head.weight", of=EMBEDDING, when="tied",
-         why="the config ties the output head to the embedding; CS loads both names"),
+    key("lm_head.bias", "lm_head.bias", "V", when="head_bias"),
+    TIED_HEAD,
     twin(HF, "lm_head.weight", of="model.embed_tokens.weight", when="tied", written=False,
          why="the config ties the output head to the embedding, and the file holds both"),
-    sizes=sizes,
+    sizes=sizes, source=SOURCE,
 )
 # fmt: on
 
@@ -108,10 +126,7 @@ def _kv_heads_to_cs(config: Config) -> Values:
 def _kv_heads_to_hf(config: Config) -> Values:
     if config["attention_module"] == "aiayn_attention":
         return {"num_key_value_heads": config["num_heads"]}
-    groups = config["extra_attention_params"].get("num_kv_groups")
-    if not is_count(groups):
-        raise ValueError(f"extra_attention_params.num_kv_groups is {groups!r}: how many key/value heads are there?")
-    return {"num_key_value_heads": groups}
+    return {"num_key_value_heads": _kv_groups(config)}
 
 
 def _head_dim_to_cs(config: Config) -> Values:
@@ -248,7 +263,7 @@ def spell_cs(config: Config) -> dict[str, Any]:
     if "embd_pdrop" in spelled:
         spelled.setdefault("embedding_dropout_rate", spelled["embd_pdrop"])
         del spelled["embd_pdrop"]
-    default = load("cs-llama").default
+    default = load("cs-decoder").default
     heads, hidden = (spelled.get(name, default(name)) for name in ("num_heads", "hidden_size"))
     if spelled.get("rotary_dim") is None and is_count(heads) and is_count(hidden):
         spelled["rotary_dim"] = hidden // heads

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mmconvert.configs import Space
@@ -16,7 +16,7 @@ from mmconvert.converter import Format, Substitute
 from mmconvert.paths import ABSENT
 from mmconvert.rules import ANYTHING, ConfigRow, Fallback, Rule, const, derived, limited
 from mmconvert.schema import Schema, load
-from mmconvert.spec import A, Config, Sizes, mount, only, table
+from mmconvert.spec import A, Config, mount
 
 from . import clip, decoder, rope
 from .llama import is_llama
@@ -49,31 +49,10 @@ def projector_depth(text: Config) -> int:
     return int(match[1])
 
 
-def projector_sizes(config: Config) -> Sizes:
-    """E vision hidden, H text hidden; j ranges over the layers after the first."""
-    text = config[TEXT]
-    depth = projector_depth(text)
-    linear = text["mm_projector_type"] == "linear"
-    return {
-        "E": config[IMAGE]["hidden_size"],
-        "H": text["hidden_size"],
-        "j": range(1, depth),
-        "linear": linear,
-        "mlp": not linear,
-    }
-
-
-# fmt: off
-NO_CLASSIFIER = table(
-    only(HF, "visual_projection.weight", why="CLIP's own projection; LLaVA reads the tower's hidden states"),
-    sizes=clip.sizes,
-)
-# fmt: on
-
 # What a CLIP folder may hold beside its tower.
 LEFT_BEHIND = (
-    mount(clip.TEXT_HALF, part="vision", a=f"{IMAGE}/", a_config=IMAGE),
-    mount(NO_CLASSIFIER, part="vision", a=f"{IMAGE}/", a_config=IMAGE),
+    mount(clip.TEXT_HALF, part="vision", a=f"{IMAGE}/"),
+    mount(clip.NO_CLASSIFIER, part="vision", a=f"{IMAGE}/"),
 )
 
 
@@ -241,19 +220,23 @@ COMPONENTS = Format(
     settle=COMPONENT_NAMES.settle,
 )
 
-LLAVA = Format(
-    "llava",
+LLAVA = replace(
+    COMPONENTS,
+    name="llava",
     parts={IMAGE: clip.is_clip, TEXT: is_llava_text},
     folders=_llava_folders,
-    aliases=ALIASES,
     links={f"{TEXT}.mm_vision_tower": IMAGE},
-    dtype_fields=DTYPES,
-    companions=COMPANIONS,
-    fragments=FRAGMENTS,
-    tower=IMAGE,
-    documents=_documents,
-    tokenizer=TOKENIZER,
     needs=_llava_needs,
     casts_to_float16=True,
     settle=LLAVA_NAMES.settle,
+)
+
+# Both formats of the two folders, what their text part is called, and what they are to people.
+FORMATS = (
+    (
+        COMPONENTS,
+        COMPONENT_NAMES,
+        "a CLIP tower and a LLaMA, Vicuna or Mistral as two folders, with or without a projector",
+    ),
+    (LLAVA, LLAVA_NAMES, "LLaVA 1.5 as the LLaVA source repository saves and loads it"),
 )

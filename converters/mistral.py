@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from mmconvert.configs import ConfigTable, Space
 from mmconvert.converter import Converter, Format
-from mmconvert.releases import span
 from mmconvert.rules import ANYTHING, const
 from mmconvert.schema import load
 from mmconvert.spec import A, B, Config
 
 from . import decoder, llama
-from .cerebras import NAMED_SINCE
 from .hugging_face import is_called
+from .releases import SINCE_2_1, named
 from .rope import advice
 
 HF, CS = A, B
@@ -35,21 +34,23 @@ CONVERTERS = (
     Converter(
         model="mistral",
         a=Format("hf", parts={"": is_mistral}, dtype_fields=("torch_dtype",), tokenizer=("", "vocab_size")),
-        b=Format("cs", parts={"": is_cs_mistral}, aliases=(("model.", ""),)),
+        b=Format("cs", {"": is_cs_mistral}, aliases=(("model.", ""),), changes=(named("mistral"),)),
         tables=llama.TABLES,
         configs=ConfigTable(
             rows=(
                 *decoder.FIELDS,
                 decoder.WINDOW,
                 *decoder.TOKEN_IDS,
-                const(CS, "name", "mistral", also=["MistralModel"], since=NAMED_SINCE),
+                const(CS, "name", "mistral", also=["MistralModel"]),
                 const(HF, "model_type", "mistral", also=[None]),
                 const(HF, "architectures", ["MistralForCausalLM"], also=[ANYTHING]),
             ),
             a=Space(lambda _: {"": load("hf-mistral")}, lambda config, _: decoder.spell_hf(config, mistral=True)),
-            b=Space(lambda _: {"": load("cs-mistral")}, lambda config, _: decoder.spell_cs(config)),
+            b=Space(
+                lambda _: {"": load("cs-decoder", "cs-llama", "cs-mistral")}, lambda config, _: decoder.spell_cs(config)
+            ),
         ),
-        b_releases=span("2.1", "2.10"),
+        b_releases=SINCE_2_1,
         note="Mistral, Zephyr",
         advice=advice,
     ),

@@ -16,9 +16,8 @@ from mmconvert.invent import Uniform
 from mmconvert.layouts import Checkpoint
 from mmconvert.mapping import Leg, Origin
 from mmconvert.options import Options
-from mmconvert.plans import PlannedTensor
+from mmconvert.plans import Journey, PlannedTensor
 from mmconvert.registry import Hop
-from mmconvert.releases import Release
 from mmconvert.remark import Remark
 from mmconvert.sources import Gather, Source, TensorRef
 from mmconvert.spec import Pair
@@ -35,13 +34,13 @@ class Assembly:
     overflow: Overflow
 
 
-def assemble(checkpoint: Checkpoint, hops: Sequence[Hop], release: Release | None, options: Options) -> Assembly:
+def assemble(checkpoint: Checkpoint, hops: Sequence[Hop], options: Options) -> Assembly:
     """Work out every tensor of the target.
 
     Raises InputRefused where the source is not what its config demands.
     """
     names = frozenset(checkpoint.tensors)
-    legs = mapping.translate(hops, checkpoint.config, release, names, checkpoint.config_from)
+    legs = mapping.translate(hops, checkpoint.config, names, checkpoint.config_from)
     holdings = take_stock(checkpoint, legs[0], options)
     usual = prevailing(holdings.tensors.values())
     overflow = Overflow()
@@ -66,7 +65,7 @@ def _planned(target: str, ref: TensorRef, origin: Origin, options: Options, over
             raise InputRefused(f"{ref.key} is {ref.dtype}, which cannot be cast to {dtype}")
         source = Cast(source, ref.dtype, dtype, target, overflow)
         rule = f"{rule}; cast from {ref.dtype}"
-    return PlannedTensor(target, dtype, ref.shape, source, ref.key, rule)
+    return PlannedTensor(target, dtype, ref.shape, source, ref.key, rule, Journey(ref, origin.index, origin.steps))
 
 
 def _wanted(pair: Pair, options: Options, dtype: DType) -> DType:

@@ -17,11 +17,9 @@ from mmconvert.findings import Findings
 from mmconvert.layouts import NO_HINTS, Checkpoint, Hints, recognise
 from mmconvert.mapping import Leg
 from mmconvert.options import DEFAULTS, Options
-from mmconvert.paths import ABSENT, get
 from mmconvert.plans import Plan, PlannedTensor, Twins
 from mmconvert.progress import Progress, Silent
 from mmconvert.registry import Hop
-from mmconvert.rules import ANYTHING
 from mmconvert.scan import has_nonfinite
 from mmconvert.sources import Source, TensorRef, blocks
 
@@ -42,15 +40,15 @@ def compare(
     if left.node.model != right.node.model:
         raise NoConversion(f"{a} is a {left.node.model}, {b} a {right.node.model}: nothing maps one to the other")
     hops = registry.path(left.node.model, left.node.format, right.node.format)
-    release = registry.release_of(hops, right.node.release)
+    registry.release_of(hops, right.node.release)
     recorded = _recorded(b)
     options = recorded or DEFAULTS
-    assembly = assemble(left, hops, release, replace(options, init={**_everything(hops), **options.init}))
+    assembly = assemble(left, hops, replace(options, init={**_everything(hops), **options.init}))
     for twins in assembly.holdings.twins:
         if _differ(twins):
             raise InputRefused(f"{a}: {_said(twins)}")
     back = Hop(hops[-1].converter, hops[-1].other)
-    (leg,) = mapping.translate([back], right.config, right.node.release, frozenset(right.tensors), right.config_from)
+    (leg,) = mapping.translate([back], right.config, frozenset(right.tensors), right.config_from)
     result = Findings()
     found = _named(right, leg, {tensor.key for tensor in assembly.tensors}, result)
     _compare_configs(assembly.legs[-1], leg, result)
@@ -97,16 +95,9 @@ def _said(twins: Twins) -> str:
 
 
 def _compare_configs(mapped: Leg, found: Leg, result: Findings) -> None:
-    space = mapped.hop.converter.configs.space(mapped.hop.other)
-    expected, actual = space.read(mapped.configs.target), found.configs.source
-    for rule in mapped.hop.converter.configs.rules:
-        for path in rule.owned(mapped.hop.other):
-            wanted, value = get(expected, path), get(actual, path)
-            if wanted == value or any(each is ANYTHING or each == value for each in rule.also):
-                continue
-            if wanted in (None, ABSENT) and value in (None, ABSENT):
-                continue
-            result.problems.append(f"config: {path} is {value!r}, expected {wanted!r}")
+    table, side = mapped.hop.converter.configs, mapped.hop.other
+    expected = table.space(side).read(mapped.configs.target)
+    result.problems += [f"config: {each}" for each in table.differences(side, expected, found.configs.source)]
 
 
 def _compare_tensors(

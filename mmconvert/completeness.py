@@ -130,6 +130,7 @@ def _known(
     """The tensors that the tables name. What they leave behind is listed; anything else is refused."""
     expected = leg.expected()
     twin_of = {twin.key: twin.of for twin in leg.twins_read()}
+    rewritten = {twin.key for twin in leg.expansion.twins if twin.side == leg.hop.other and twin.written}
     known = {}
     for key, ref in tensors.items():
         why = leg.expansion.dropped(leg.hop.side, key)
@@ -139,7 +140,8 @@ def _known(
             # An old file may hold only one of the two names: then the other stands for it.
             if twin_of[key] not in tensors and twin_of[key] in expected:
                 known[twin_of[key]] = ref
-            dropped.append(Remark(ref.key, f"the same tensor as {twin_of[key]}"))
+            if key not in rewritten:
+                dropped.append(Remark(ref.key, f"the same tensor as {twin_of[key]}"))
         elif why is not None:
             dropped.append(Remark(ref.key, why))
         elif key.endswith(QUANTISED):

@@ -8,17 +8,18 @@ its class default, is known not to matter, travels with the checkpoint, or is re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 
 from mmconvert.errors import InputRefused
 from mmconvert.paths import ABSENT, fields, get, put
-from mmconvert.releases import Release
 from mmconvert.remark import Remark
 from mmconvert.rules import ANYTHING, ConfigRow, Ignored, Limited, Rule
 from mmconvert.schema import Schema
 from mmconvert.spec import A, B, Config, Side
+
+UNREAD = "written by older converters; no class of any release reads it"
 
 
 @dataclass(frozen=True)
@@ -70,49 +71,50 @@ class ConfigTable:
         return self.a if side == A else self.b
 
     def translate(
-        self,
-        side: Side,
-        config: Config,
-        release: Release | None = None,
-        names: frozenset[str] = frozenset(),
-        where: str = "config",
+        self, side: Side, config: Config, names: frozenset[str] = frozenset(), where: str = "config"
     ) -> Translation:
         """Take a config of `side` to the other one.
 
-        `release` is side b's; `names` are the checkpoint's tensors. Raises InputRefused, naming the file (`where`) and
-        the field, for what is invalid or has no counterpart.
+        `names` are the checkpoint's tensors. Raises InputRefused, naming the file (`where`) and the field, for what is
+        invalid or has no counterpart.
         """
-        other = B if side == A else A
         try:
-            source = self.space(side).read(config, names)
-            target = self._apply(side, source, release)
-            complete = self.space(other).read(target)
-            again = self.space(side).read(self._apply(other, complete, release), names)
-            overruled = self._check_round_trip(side, source, again, release)
-            dropped, carried = self._account(side, self.space(side).spell(config, names))
+            return self._translated(side, config, names)
         except ValueError as error:
             raise InputRefused(f"{where}: {error}") from error
+
+    def differences(self, side: Side, expected: Config, actual: Config) -> Iterator[str]:
+        """Where two configs of `side`, in canonical form, say different things."""
+        for rule in self.rules:
+            for path in rule.owned(side):
+                wanted, value = get(expected, path), get(actual, path)
+                if not any(each is ANYTHING or each == value for each in (wanted, *rule.also)):
+                    yield from _difference(path, value, wanted)
+
+    def _translated(self, side: Side, config: Config, names: frozenset[str]) -> Translation:
+        other = B if side == A else A
+        source = self.space(side).read(config, names)
+        target = self._apply(side, source)
+        complete = self.space(other).read(target)
+        again = self.space(side).read(self._apply(other, complete), names)
+        overruled = self._check_round_trip(side, source, again)
+        dropped, carried = self._account(side, self.space(side).spell(config, names))
         aloud = {path for row in self.rows if isinstance(row, Ignored) and row.aloud for path in row.paths}
         warnings = tuple(f"{each.subject} is dropped: {each.why}" for each in dropped if each.subject in aloud)
         return Translation(source, target, (*overruled, *dropped), carried, warnings)
 
-    def _apply(self, side: Side, source: Config, release: Release | None) -> Config:
+    def _apply(self, side: Side, source: Config) -> Config:
         target: Config = {}
         for rule in self.rules:
-            if rule.since is None or release is None or release >= rule.since:
-                for path, value in rule.leave(side)(source).items():
-                    if value is not ABSENT:
-                        target = put(target, path, value)
+            for path, value in rule.leave(side)(source).items():
+                if value is not ABSENT:
+                    target = put(target, path, value)
         return target
 
-    def _check_round_trip(
-        self, side: Side, source: Config, again: Config, release: Release | None
-    ) -> tuple[Remark, ...]:
+    def _check_round_trip(self, side: Side, source: Config, again: Config) -> tuple[Remark, ...]:
         """Refuse a field that does not come back as it was; give those that may come back otherwise, and do."""
         overruled = []
         for rule in self.rules:
-            if rule.since is not None and release is not None and release < rule.since:
-                continue
             for path in rule.owned(side):
                 found, back = get(source, path), get(again, path)
                 if found is ABSENT or found == back or (found is None and back is ABSENT):
@@ -150,10 +152,34 @@ class ConfigTable:
             elif side == A:
                 carried.append(path)
             elif schema.is_deprecated(inner):
-                dropped.append(Remark(path, "written by older converters; no class of any release reads it"))
+                dropped.append(Remark(path, UNREAD))
             elif value is not None and value != schema.default(inner):
                 raise ValueError(f"{path} is {value!r}, which has no counterpart on the other side")
         return tuple(dropped), tuple(carried)
+
+
+@dataclass(frozen=True)
+class Unchanged(ConfigTable):
+    """Between releases of one format: every field stays, but for those that no release's classes read."""
+
+    def _translated(self, side: Side, config: Config, names: frozenset[str]) -> Translation:
+        source, target = self.a.read(config, names), dict(config)
+        unread: list[str] = []
+        for part, schema in self.a.schemas(config).items():
+            if get(target, part) is not ABSENT:
+                kept, paths = schema.without_deprecated(get(target, part))
+                target = kept if part == "" else put(target, part, kept)
+                unread += [f"{part}.{path}" if part else path for path in paths]
+        return Translation(source, target, tuple(Remark(path, UNREAD) for path in unread))
+
+    def differences(self, side: Side, expected: Config, actual: Config) -> Iterator[str]:
+        for name in sorted(expected.keys() | actual.keys()):
+            yield from _difference(name, get(actual, name), get(expected, name))
+
+
+def _difference(path: str, value: object, wanted: object) -> Iterator[str]:
+    if wanted != value and not (wanted in (None, ABSENT) and value in (None, ABSENT)):
+        yield f"{path} is {value!r}, expected {wanted!r}"
 
 
 def _schema_of(schemas: Mapping[str, Schema], path: str) -> tuple[Schema, str]:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmconvert.configs import ConfigTable
+from mmconvert.configs import ConfigTable, Unchanged
 from mmconvert.releases import Release
-from mmconvert.spec import A, Config, Side, Table
+from mmconvert.spec import A, B, Config, Side, Table, reflected
+from mmconvert.spellings import Change
 
 # Two configs of one part become one, with what should be told; ValueError where they disagree.
 Merge = Callable[[Config, Config], tuple[dict[str, Any], Sequence[str]]]
@@ -16,6 +17,15 @@ Merge = Callable[[Config, Config], tuple[dict[str, Any], Sequence[str]]]
 
 def no_advice(config: Config, carried: Config) -> Sequence[str]:
     return ()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model stands inside a larger one: the path of its config, its keys' prefix, its folder of assets."""
+
+    config: str
+    keys: str
+    assets: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,9 @@ class Format:
     `dtype_fields` those that hold the element type. `companions` are second config files that may lie beside a part's
     own, and how they are merged with it. `fragments` are files of folders that hold less than a model, with what to
     tell their owner; `tower` is the part that users name with `--vision-tower`.
+    `changes` are what releases spell otherwise. `by_name` formats look like another model's and are recognised only
+    where the user names the model. `inside` lists where copies of this model stand in a larger one's checkpoint, from
+    that one's config.
     `settle` has the last word on a config that is about to be written, for what only the original config knows.
     `documents` are small files that a complete export needs, made from the config where none travelled along.
     `tokenizer` names the part that the tokenizer belongs to and the config field with the vocabulary's rows; `needs`
@@ -45,6 +58,9 @@ class Format:
     companions: Mapping[str, tuple[str, Merge]] = field(default_factory=dict)
     fragments: Mapping[str, str] = field(default_factory=dict)
     tower: str | None = None
+    changes: tuple[Change, ...] = ()
+    by_name: bool = False
+    inside: Callable[[Config], Sequence[Place]] | None = None
     documents: Callable[[Config], Mapping[str, Any]] = lambda config: {}
     settle: Callable[[Config, Config], Config] = lambda config, original: config
     tokenizer: tuple[str, str] | None = None
@@ -71,7 +87,8 @@ class Substitute:
 class Converter:
     """Side `a` and side `b` of one model, with the tables that lead both ways.
 
-    Releases are side b's; side a has none. `advice` gives what a user should know of a config, seen from side a.
+    Releases are side b's; side a has none, unless it is the same format at another release. `advice` gives what a user
+    should know of a config, seen from side a.
     """
 
     model: str
@@ -86,3 +103,25 @@ class Converter:
 
     def format(self, side: Side) -> Format:
         return self.a if side == A else self.b
+
+    @property
+    def entrances(self) -> tuple[Side, ...]:
+        """The sides that a conversion may start from; where both are the same format, one will do."""
+        return (A,) if self.a is self.b else (A, B)
+
+    @property
+    def a_releases(self) -> tuple[Release, ...]:
+        return self.b_releases if self.a is self.b else ()
+
+    def between_releases(self) -> Converter:
+        """From any release of side b to any other: the same tensors, and the same config in another spelling."""
+        space = self.configs.b
+        return Converter(
+            model=self.model,
+            a=self.b,
+            b=self.b,
+            tables=tuple(map(reflected, self.tables)),
+            configs=Unchanged((), space, space),
+            b_releases=self.b_releases,
+            note="from one release to another, with its params file",
+        )

@@ -7,35 +7,41 @@ the resulting dictionaries are composed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mmconvert.configs import Translation
+from mmconvert.errors import InputRefused
+from mmconvert.plans import Step
 from mmconvert.registry import Hop
-from mmconvert.releases import Release
 from mmconvert.rows import Index, compose, inverse
 from mmconvert.spec import A, Config, Expansion, Pair, Twin, expand
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The source of one target tensor: its key, the order of the target's rows, and the pair that says so."""
+    """The source of one target tensor: its key, the order of the target's rows, and the pair that says so.
+
+    `steps` are what each converter of the path makes of it.
+    """
 
     key: str
     index: Index | None
     rule: str
     pair: Pair
+    steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True)
 class Leg:
     """One converter of a path, with its configs and tables written out.
 
-    `config_a` is side a's config in canonical form: what sizes and advice are read from.
+    `config_a` and `config_b` are the two sides' configs in canonical form.
     """
 
     hop: Hop
     configs: Translation
     config_a: Config
+    config_b: Config
     expansion: Expansion
 
     def expected(self) -> Mapping[str, Pair]:
@@ -53,28 +59,37 @@ class Leg:
             if twin.side == self.hop.other and twin.written:
                 written[twin.of] = twin
         for pair in self.expansion.pairs:
+            if pair.b_only and self.hop.other == A:
+                continue
             index = pair.index
             if index is not None and self.hop.side != A:
                 index = inverse(index)
             rule = pair.rule if index is None or self.hop.side == A else f"{pair.rule} (undone)"
-            target = pair.name(self.hop.other)
-            found[target] = Origin(pair.name(self.hop.side), index, rule, pair)
+            source, target = pair.name(self.hop.side), pair.name(self.hop.other)
+            found[target] = self._origin(source, target, index, rule, pair)
             if target in written:
                 twin = written[target]
-                found[twin.key] = replace(found[target], rule=f"second copy of {target}: {twin.why}")
+                rule = f"second copy of {target}: {twin.why}"
+                found[twin.key] = self._origin(source, twin.key, index, rule, pair)
         return found
 
+    def _origin(self, source: str, target: str, index: Index | None, rule: str, pair: Pair) -> Origin:
+        return Origin(source, index, rule, pair, (Step(str(self.hop), source, target, rule, pair.source),))
 
-def translate(
-    hops: Iterable[Hop], config: Config, release: Release | None, names: frozenset[str], where: str
-) -> tuple[Leg, ...]:
+
+def translate(hops: Iterable[Hop], config: Config, names: frozenset[str], where: str) -> tuple[Leg, ...]:
     """Take a config along the path and write out every table. Raises InputRefused for what cannot be said."""
     legs: list[Leg] = []
     for hop in hops:
         table = hop.converter.configs
-        configs = table.translate(hop.side, config, release, names, where)
-        canonical = configs.source if hop.side == A else table.a.read(configs.target)
-        legs.append(Leg(hop, configs, canonical, expand(hop.converter.tables, canonical)))
+        configs = table.translate(hop.side, config, names, where)
+        target = table.space(hop.other).read(configs.target)
+        config_a, config_b = (configs.source, target) if hop.side == A else (target, configs.source)
+        try:
+            expansion = expand(hop.converter.tables, config_b)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise InputRefused(f"{where}: does not say which tensors there must be: {error}") from error
+        legs.append(Leg(hop, configs, config_a, config_b, expansion))
         config, names = configs.target, frozenset()
     return tuple(legs)
 
@@ -92,4 +107,5 @@ def _follow(before: Origin, after: Origin) -> Origin:
     index = compose(before.index, after.index)
     rules = [origin.rule for origin in (before, after) if origin.rule != "copied"]
     undone = index is None and before.index is not None
-    return Origin(before.key, index, "copied" if undone else "; ".join(rules) or "copied", before.pair)
+    rule = "copied" if undone else "; ".join(rules) or "copied"
+    return Origin(before.key, index, rule, before.pair, (*before.steps, *after.steps))

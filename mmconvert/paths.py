@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from mmconvert.spec import Config
-
 
 class _Absent:
     def __repr__(self) -> str:
@@ -41,7 +39,20 @@ def put(config: Any, path: str, value: Any) -> Any:
     return {**config, name: new}
 
 
-def fields(config: Config, known: Iterable[str]) -> Iterator[tuple[str, Any]]:
+def without(config: Any, path: str) -> Any:
+    """A copy of the config without what lies at a dotted path; the config itself where nothing does."""
+    name, _, rest = path.partition(".")
+    inner = get(config, name)
+    if inner is ABSENT:
+        return config
+    if rest:
+        return put(config, name, without(inner, rest))
+    if isinstance(config, list):
+        return [item for at, item in enumerate(config) if at != int(name)]
+    return {key: value for key, value in config.items() if key != name}
+
+
+def fields(config: Mapping[str, Any], known: Iterable[str]) -> Iterator[tuple[str, Any]]:
     """Every (path, value) of a config, looking only as deep inside a value as some of the `known` paths lie."""
     inner = {path[:at] for path in known for at in range(len(path)) if path[at] == "."}
 

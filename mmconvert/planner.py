@@ -14,7 +14,7 @@ from mmconvert.options import DEFAULTS, Options
 from mmconvert.plans import Plan
 from mmconvert.registry import Hop
 from mmconvert.releases import Release
-from mmconvert.spec import A, B, Expansion
+from mmconvert.spec import A, Expansion
 from mmconvert.staging import check_target
 
 
@@ -60,14 +60,12 @@ def make_plan(
             f"`mmconvert convert --to {form}` takes anything"
         )
     hops = registry.path(node.model, node.format, form)
-    if form == node.format and hops[0].side == B:
-        raise NoConversion(f"{src} is {form} already; from one release to another nothing leads yet")
     release = registry.release_of(hops, wanted)
     _check_fit(options, hints, hops)
     place = out if out is not None else src.absolute().parent / f"{src.absolute().name}-{form}"
     if out is not None:
         check_target(out, overwrite, [src, *checkpoint.folders])
-    assembly = assemble(checkpoint, hops, release, options)
+    assembly = assemble(checkpoint, hops, options)
     _check_names(options, assembly.legs[0].expansion)
     job = targets.Job(checkpoint, hops[-1], release, place, options, assembly)
     return _plan(src, hops, job, targets.lay_out(job))
@@ -77,14 +75,16 @@ def _check_fit(options: Options, hints: Hints, hops: Sequence[Hop]) -> None:
     """Refuse what a user said that has nothing to act on: silence would look like consent. Raises UsageError."""
     first, last = hops[0], hops[-1]
     converter = first.converter
+    from_cs = first.source is converter.b
     idle = {
-        "--config describes a CS checkpoint; this source has its own config.json": hints.config and first.side == A,
-        "--from-release is for CS sources": hints.release and first.side == A,
+        "--config describes a CS checkpoint; this source has its own config.json": hints.config and not from_cs,
+        "--from-release is for CS sources": hints.release and not from_cs,
+        "--encoder is for CS sources": hints.encoder is not None and not from_cs,
         "--vision-tower is for sources with a tower in a folder of its own": hints.vision_tower
-        and (first.side == B or first.source.tower is None),
+        and (from_cs or first.source.tower is None),
         "--tower is for LLaVA sources, which may hold two": options.take
-        and (first.side == B or not converter.substitutes),
-        "--tokenizer: this model has none": options.tokenizer and converter.a.tokenizer is None,
+        and (from_cs or not converter.substitutes),
+        "--tokenizer: there is none here to replace": options.tokenizer and converter.a.tokenizer is None,
         "--params is for CS targets": options.params and last.other == A,
     }
     for why, said in idle.items():
@@ -120,7 +120,7 @@ def _plan(src: Path, hops: Sequence[Hop], job: targets.Job, target: targets.Targ
         "options": options.recorded(),
         "config": {
             "carried": list(configs.carried),
-            "dropped": [{"field": each.subject, "why": each.why} for each in configs.dropped],
+            "dropped": [{"field": each.subject, "why": each.why} for each in (*configs.dropped, *target.dropped)],
         },
     }
     unused = [name for name in options.init if not any(f"--init {name} " in each.why for each in assembly.invented)]
@@ -129,6 +129,7 @@ def _plan(src: Path, hops: Sequence[Hop], job: targets.Job, target: targets.Targ
         *configs.warnings,
         *advice,
         *target.warnings,
+        *(f"{each.subject} is dropped: {each.why}" for each in target.dropped),
         *(f"--init {name}: nothing was missing, the source's own is used" for name in unused),
     )
     return Plan(

@@ -15,7 +15,28 @@ from mmconvert.casts import Overflow
 from mmconvert.containers.layout import FileLayout, Outline
 from mmconvert.dtypes import DType
 from mmconvert.remark import Remark
+from mmconvert.rows import Index
 from mmconvert.sources import Source, TensorRef
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one converter of a path makes of a tensor: its names before and after, how, and where that is known from."""
+
+    hop: str
+    before: str
+    after: str
+    rule: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Journey:
+    """How a tensor of the target comes about: the source's own, the order of its rows, and each step on the way."""
+
+    ref: TensorRef
+    index: Index | None
+    steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True)
@@ -24,6 +45,7 @@ class PlannedTensor:
 
     `origin` is the key in the source (`file:key` where it has several files), None for an invented tensor; `rule` says
     in words what happens on the way ("copied", "rotary rows interleaved (heads: 32)", "uniform ±0.0313, seed 7").
+    `journey` is None for an invented tensor.
     """
 
     key: str
@@ -32,6 +54,7 @@ class PlannedTensor:
     source: Source
     origin: str | None
     rule: str
+    journey: Journey | None = None
 
     @property
     def outline(self) -> Outline:

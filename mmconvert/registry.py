@@ -61,6 +61,16 @@ def converters() -> tuple[Converter, ...]:
     return tuple(sorted(found, key=lambda each: (each.model, each.a.name, each.b.name)))
 
 
+@cache
+def edges() -> tuple[Converter, ...]:
+    """All converters, and what leads from one release of a format to another: that follows from their tables."""
+    between: dict[tuple[str, str], Converter] = {}
+    for each in converters():
+        if len(each.b_releases) > 1 and not each.b.by_name:
+            between.setdefault((each.model, each.b.name), each.between_releases())
+    return tuple(sorted((*converters(), *between.values()), key=lambda each: each.model))
+
+
 def formats() -> Iterator[tuple[Converter, Side]]:
     """Every side of every converter."""
     for each in converters():
@@ -71,10 +81,10 @@ def formats() -> Iterator[tuple[Converter, Side]]:
 def path(model: str, source: str, target: str) -> tuple[Hop, ...]:
     """The shortest way between two formats of a model.
 
-    A format to itself goes out and back by one converter, so that it too is checked against the tables. Raises
-    NoConversion, saying what there is.
+    A format without releases goes to itself out and back by one converter, so that it too is checked against the
+    tables. Raises NoConversion, saying what there is.
     """
-    hops = [Hop(each, side) for each, side in formats() if each.model == model]
+    hops = [Hop(each, side) for each in edges() if each.model == model for side in each.entrances]
     frontier: list[tuple[Hop, ...]] = [(hop,) for hop in hops if hop.source.name == source]
     while frontier:
         for way in frontier:

@@ -22,6 +22,11 @@ class Release(NamedTuple):
         return Release(int(match[1]), int(match[2]))
 
 
+OLDEST, NEWEST = Release(1, 9), Release(2, 10)
+# From here on a params file is one tree under `trainer`.
+TRAINER = Release(2, 3)
+
+
 def span(first: str, last: str) -> tuple[Release, ...]:
     """All releases from `first` to `last` of one major version."""
     low, high = Release.parse(first), Release.parse(last)

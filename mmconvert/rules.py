@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mmconvert.paths import get
-from mmconvert.releases import Release
 from mmconvert.spec import A, B, Config, Side
 
 Values = Mapping[str, Any]
@@ -24,8 +23,7 @@ class Rule:
 
     `a` and `b` are the dotted paths that it owns on each side. `forward` takes side a's whole config, with defaults
     filled in, and gives values for `b`; `back` the other way. Either raises ValueError for what cannot be said.
-    `also` lists further values that a path may hold and that mean the same; `since` is the first release that knows
-    the fields of side b.
+    `also` lists further values that a path may hold and that mean the same.
     """
 
     a: tuple[str, ...]
@@ -33,7 +31,6 @@ class Rule:
     forward: Reading
     back: Reading
     also: tuple[Any, ...] = ()
-    since: Release | None = None
 
     def owned(self, side: Side) -> tuple[str, ...]:
         return self.a if side == A else self.b
@@ -104,9 +101,7 @@ def group(a: Sequence[str], b: Sequence[str], forward: Reading, back: Reading) -
     return Rule(tuple(a), tuple(b), forward, back)
 
 
-def derived(
-    side: Side, path: str, value: Callable[[Config], Any], also: Sequence[Any] = (), since: Release | None = None
-) -> Rule:
+def derived(side: Side, path: str, value: Callable[[Config], Any], also: Sequence[Any] = ()) -> Rule:
     """A field that exists on `side` only and follows from the other side's config."""
 
     def write(config: Config) -> Values:
@@ -116,13 +111,13 @@ def derived(
         return {}
 
     if side == B:
-        return Rule((), (path,), write, nothing, tuple(also), since)
-    return Rule((path,), (), nothing, write, tuple(also), since)
+        return Rule((), (path,), write, nothing, tuple(also))
+    return Rule((path,), (), nothing, write, tuple(also))
 
 
-def const(side: Side, path: str, value: Any, also: Sequence[Any] = (), since: Release | None = None) -> Rule:
+def const(side: Side, path: str, value: Any, also: Sequence[Any] = ()) -> Rule:
     """A field that always holds `value` on `side`; `also` lists what else may be read there."""
-    return derived(side, path, lambda _: value, also, since)
+    return derived(side, path, lambda _: value, also)
 
 
 def ignored(side: Side, *paths: str, why: str, aloud: bool = False) -> Ignored:

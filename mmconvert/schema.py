@@ -48,6 +48,28 @@ class Schema:
     def is_deprecated(self, path: str) -> bool:
         return bool(self._at(path).get("deprecated"))
 
+    def without_deprecated(self, config: JSON) -> tuple[dict[str, Any], list[str]]:
+        """The config without the fields that are deprecated, at every depth, and their paths."""
+        paths: list[str] = []
+
+        def kept(value: Any, node: JSON, path: str) -> Any:
+            node = self._resolve(node)
+            if isinstance(value, list):
+                return [kept(item, node.get("items", {}), f"{path}.{at}") for at, item in enumerate(value)]
+            if not isinstance(value, Mapping):
+                return value
+            result = {}
+            for name, item in value.items():
+                inner = node.get("properties", {}).get(name, {})
+                if inner.get("deprecated"):
+                    paths.append(f"{path}.{name}".removeprefix("."))
+                else:
+                    result[name] = kept(item, inner, f"{path}.{name}")
+            return result
+
+        result: dict[str, Any] = kept(config, self.document, "")
+        return result, paths
+
     def _at(self, path: str) -> JSON:
         node: JSON = self.document
         for name in path.split(".") if path else ():

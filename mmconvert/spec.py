@@ -1,12 +1,12 @@
 """The vocabulary of tables: what a converter is made of.
 
 A converter joins two formats of one model, side `A` and side `B`. Its tensor rows name a tensor on both sides and give
-its shape in named sizes; its config rules (see `mmconvert.rules`) do the same for configs. `Table` holds the rows and
-rules of one architecture; `mount` puts a table under a prefix. Nothing here knows a direction: the engine reads the
-same rows from left to right and from right to left.
+its shape in named sizes; its config rules (see `mmconvert.rules`) do the same for configs. `Table` holds the rows of
+one architecture; `mount` puts a table under a prefix. Nothing here knows a direction: the engine reads the same rows
+from left to right and from right to left. Sizes are read from side b's config.
 
 In a pattern, `{i}` ranges over the size named `i`, `{2j}` is twice `{j}`, and `{p}` stands for `weight`, and for
-`bias` too where the row's `bias` says so.
+`bias` too where the row's `bias` says so. In a shape, `U[j]` is the size `U` of the captured `j`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from itertools import groupby, product
 from math import prod
 from typing import Any, Literal
 
+from mmconvert.paths import ABSENT, get
 from mmconvert.rows import Index, RowRule
 
 Side = Literal["a", "b"]
@@ -33,7 +34,7 @@ _CAPTURE = re.compile(r"\{(\d*)([a-z])\}")
 
 @dataclass(frozen=True)
 class Key:
-    """One tensor with a name on both sides."""
+    """One tensor with a name on both sides; `b_only` says why side a never holds it, where it does not."""
 
     a: str
     b: str
@@ -42,6 +43,7 @@ class Key:
     bias: bool | str = False
     when: str | None = None
     init: str | None = None
+    b_only: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,11 @@ def key(
     return Key(a, b, shape, rows, bias, when, init)
 
 
+def made(b: str, shape: str, *, init: str, why: str, when: str | None = None) -> Key:
+    """A tensor that side b must have and side a never has: made on the way there, if the user says how (`--init`)."""
+    return Key(b, b, shape, when=when, init=init, b_only=why)
+
+
 def only(side: Side, pattern: str, *, why: str) -> Only:
     """Tensors of one side that the other has no room for."""
     return Only(side, pattern, why)
@@ -110,28 +117,50 @@ def twin(
     return Twin(side, key, of, why, when, written, optional)
 
 
+def no_sizes(config: Config) -> Sizes:
+    """For tables whose rows have none."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Table:
-    """The rows of one architecture, with the function that reads their sizes from side a's config."""
+    """The rows of one architecture, with the function that reads their sizes from side b's config.
+
+    `source` says where the facts in it are known from.
+    """
 
     rows: tuple[Row, ...]
-    sizes: Callable[[Config], Sizes]
+    sizes: Callable[[Config], Sizes] = no_sizes
+    source: str = ""
     part: str = ""
     a: str = ""
     b: str = ""
-    a_config: str = ""
+    config: str = ""
 
 
-def table(*rows: Row, sizes: Callable[[Config], Sizes]) -> Table:
-    return Table(rows, sizes)
+def table(*rows: Row, sizes: Callable[[Config], Sizes] = no_sizes, source: str = "") -> Table:
+    return Table(rows, sizes, source)
 
 
-def mount(table: Table, *, part: str, a: str = "", b: str = "", a_config: str = "") -> Table:
-    """The table with its keys under a prefix on each side, sized by the part of side a's config at `a_config`.
+def mount(table: Table, *, part: str, a: str = "", b: str = "", config: str = "") -> Table:
+    """The table with its keys under a prefix on each side, sized by the part of side b's config at the path `config`.
 
-    `part` is what users call these tensors in options (`vision`, `projector`, `text`).
+    `part` is what users call these tensors in options (`vision`, `projector`, `text`). Where the path leads through a
+    list, `{e}` in it and in the prefixes ranges over the list. Where the config has nothing at the path, the table has
+    no rows.
     """
-    return replace(table, part=part, a=a + table.a, b=b + table.b, a_config=a_config)
+    return replace(table, part=part, a=a + table.a, b=b + table.b, config=config)
+
+
+def reflected(table: Table) -> Table:
+    """The table with side b's keys on both sides and no row moved: what leads from one release of side b to another."""
+    rows: list[Row] = []
+    for row in table.rows:
+        if isinstance(row, Key):
+            rows.append(replace(row, a=row.b, rows=None, b_only=None))
+        elif row.side == B:
+            rows += [replace(row, side=A), row]
+    return replace(table, rows=tuple(rows), a=table.b)
 
 
 @dataclass(frozen=True)
@@ -146,6 +175,8 @@ class Pair:
     part: str
     init: str | None
     fan_in: int
+    b_only: str | None = None
+    source: str = ""
 
     def name(self, side: Side) -> str:
         return self.a if side == A else self.b
@@ -169,15 +200,15 @@ class Expansion:
 
 
 def expand(tables: Sequence[Table], config: Config) -> Expansion:
-    """Write every table out for one config of side a.
+    """Write every table out for one config of side b.
 
     The result gives the complete list of keys and shapes of either side: what a checkpoint of this config must hold.
     """
     pairs: list[Pair] = []
     twins: list[Twin] = []
     left_behind: list[Only] = []
-    for each in tables:
-        sizes = each.sizes(config[each.a_config] if each.a_config else config)
+    for each, part in (found for mounted in tables for found in _mounts(mounted, config)):
+        sizes = each.sizes(part)
         keys = [row for row in each.rows if isinstance(row, Key) and (row.when is None or sizes[row.when])]
         for layered, run in groupby(keys, lambda row: "i" in captures(row.a)):
             found = [pair for row in run for pair in _pairs(row, each, sizes)]
@@ -190,13 +221,29 @@ def expand(tables: Sequence[Table], config: Config) -> Expansion:
             elif isinstance(row, Only):
                 prefix = each.a if row.side == A else each.b
                 left_behind.append(replace(row, pattern=prefix + _CAPTURE.sub("*", row.pattern)))
-    by_name: dict[Side, dict[str, Pair]] = {side: {pair.name(side): pair for pair in pairs} for side in (A, B)}
+    left_behind += [Only(B, pair.b, pair.b_only) for pair in pairs if pair.b_only]
+    by_name: dict[Side, dict[str, Pair]] = {
+        A: {pair.a: pair for pair in pairs},
+        B: {pair.b: pair for pair in pairs if not pair.b_only},
+    }
     return Expansion(tuple(pairs), tuple(twins), tuple(left_behind), by_name)
 
 
+def _mounts(each: Table, config: Config) -> Iterator[tuple[Table, Config]]:
+    """The table at every place where it stands, with the part of the config that describes it there."""
+    above, listed, _ = each.config.partition(".{e}")
+    items = get(config, above) if listed else [config]
+    for number in range(len(items) if isinstance(items, list) else 0):
+        a, b, path = (_fill(pattern, {"e": number}) for pattern in (each.a, each.b, each.config))
+        here = replace(each, a=a, b=b, config=path)
+        part = get(config, here.config)
+        if part is not None and part is not ABSENT:
+            yield here, part
+
+
 def _pairs(row: Key, each: Table, sizes: Sizes) -> Iterator[tuple[int, Pair]]:
-    weight_shape = tuple(int(sizes[name]) for name in row.shape.split())
     for values in _captures(row, sizes):
+        weight_shape = tuple(_size(name, sizes, values) for name in row.shape.split())
         shape = weight_shape[:1] if values.get("p") == "bias" else weight_shape
         index, rule = None, "copied"
         if row.rows is not None:
@@ -210,8 +257,16 @@ def _pairs(row: Key, each: Table, sizes: Sizes) -> Iterator[tuple[int, Pair]]:
             part=each.part,
             init=row.init,
             fan_in=prod(weight_shape[1:]),
+            b_only=row.b_only,
+            source=each.source,
         )
         yield values.get("i", 0), pair
+
+
+def _size(name: str, sizes: Sizes, values: Mapping[str, Any]) -> int:
+    """A size by its name; `U[j]` is the one of the captured `j`."""
+    name, indexed, capture = name.rstrip("]").partition("[")
+    return int(sizes[name][values[capture]] if indexed else sizes[name])
 
 
 def _captures(row: Key, sizes: Sizes) -> Iterator[dict[str, Any]]:

@@ -7,36 +7,40 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mmconvert import tokenizers
+from mmconvert import params, spellings, tokenizers
 from mmconvert.assembly import Assembly, prevailing
 from mmconvert.casts import Overflow
 from mmconvert.configs import ConfigTable
 from mmconvert.containers.layout import FileLayout
 from mmconvert.containers.shards import inside
 from mmconvert.documents import dump_json, dump_yaml, read_json, read_yaml
-from mmconvert.errors import UsageError
+from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts.checkpoint import ASSETS, Checkpoint, is_sidecar
 from mmconvert.options import Options
 from mmconvert.paths import ABSENT, fields, get, put
 from mmconvert.plans import OutputFile, PlannedTensor
 from mmconvert.registry import Hop
-from mmconvert.releases import Release
+from mmconvert.releases import NEWEST, Release
+from mmconvert.remark import Remark
 from mmconvert.rules import Fallback, Ignored
 from mmconvert.scan import WIDER_THAN_FLOAT16, Float16Watch
 from mmconvert.spec import A, Config
 
+# The release whose .mdl files are of the format that is written.
+CONTAINER_SINCE = Release(2, 1)
 TOKENIZER = ("tokenizer", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template")
 
 
 @dataclass(frozen=True)
 class Target:
-    """What lies in the target folder when all is done, but for the manifest."""
+    """What lies in the target folder when all is done, but for the manifest; `dropped` are fields of a params file."""
 
     outputs: tuple[OutputFile, ...]
     documents: Mapping[str, bytes]
     carried: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     beyond_float16: Overflow = field(default_factory=Overflow)
+    dropped: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,19 @@ def lay_out(job: Job) -> Target:
 
 def _cerebras(job: Job, sidecars: Mapping[str, Path], warnings: list[str]) -> Target:
     section, tensors = job.assembly.legs[-1].configs.target, job.assembly.tensors
-    params = _into_params(section, job.options.params)
-    documents = {"config.yaml": dump_yaml(params)}
+    release = job.release or NEWEST
+    section = spellings.write(job.hop.target.changes, section, release)
+    document, dropped = _params(job, section, release)
+    documents = {"config.yaml": dump_yaml(document)}
+    if release < CONTAINER_SINCE and job.options.container == "mdl":
+        warnings.append(
+            f"release {release} itself writes and reads an older .mdl; this one is of format 0.5, for 2.1 and later"
+        )
     if job.options.container == "mdl":
         from mmconvert.containers import mdl_write
 
         name = str(section.get("name", job.hop.converter.model))
-        metadata = {"version": f"{job.release}.0", "model_name": name, "params": params}
+        metadata = {"version": f"{release}.0", "model_name": name, "params": document}
         layouts = [mdl_write.lay_out("model.mdl", [tensor.outline for tensor in tensors], metadata)]
     else:
         layouts, index = _safetensors(tensors, job.options)
@@ -82,19 +92,32 @@ def _cerebras(job: Job, sidecars: Mapping[str, Path], warnings: list[str]) -> Ta
     for name, file in sidecars.items():
         documents[f"{ASSETS}/{name}"] = _without_strangers(job, file, name)
     carried = tuple(f"{ASSETS}/{name}" for name in sidecars)
-    return Target(_outputs(layouts, tensors), documents, carried, tuple(warnings))
+    return Target(_outputs(layouts, tensors), documents, carried, tuple(warnings), dropped=dropped)
+
+
+def _params(job: Job, section: Config, release: Release) -> tuple[dict[str, Any], tuple[Remark, ...]]:
+    """The params file of the target: the user's, the source's own at the release that is written, or a new one."""
+    source = job.checkpoint
+    if job.options.params is not None or not source.params:
+        return _into_params(section, job.options.params), ()
+    try:
+        document, dropped = params.convert(source.params, source.node.release or release, release)
+    except ValueError as error:
+        raise InputRefused(f"{source.config_from}: {error}") from error
+    where = "trainer.init.model" if "trainer" in document else "model"
+    return put(document, where, section), dropped
 
 
 def _into_params(section: Config, file: Path | None) -> dict[str, Any]:
     """The section as a params file of its own, or put into the user's in place of the one there."""
     if file is None:
         return {"model": section}
-    params = read_yaml(file)
-    where = "trainer.init.model" if isinstance(params, dict) and "trainer" in params else "model"
+    document = read_yaml(file)
+    where = "trainer.init.model" if isinstance(document, dict) and "trainer" in document else "model"
     for above in ("", "trainer", "trainer.init")[: where.count(".") + 1]:
-        if get(params, above) is not ABSENT and not isinstance(get(params, above), dict):
+        if get(document, above) is not ABSENT and not isinstance(get(document, above), dict):
             raise UsageError(f"{file}: {above or 'the file'} is no mapping, so no model section can be put into it")
-    changed: dict[str, Any] = put(params, where, section)
+    changed: dict[str, Any] = put(document, where, section)
     return changed
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from mmconvert.configs import ConfigTable, Space
+from mmconvert.configs import ConfigTable, Space, Unchanged
 from mmconvert.errors import InputRefused
 from mmconvert.paths import ABSENT
-from mmconvert.releases import Release
 from mmconvert.remark import Remark
 from mmconvert.rules import ANYTHING, ConfigRow, Fallback, at, const, derived, group, ignored, limited, renamed, same
 from mmconvert.schema import Schema
@@ -87,12 +86,6 @@ def test_a_value_that_would_come_back_changed_is_refused_by_name() -> None:
         table(halve).translate(A, {"size": 5}, where="source.json")
 
 
-def test_a_rule_may_start_with_a_release() -> None:
-    rules = table(const(B, "name", "llama", since=Release(2, 4)))
-    assert rules.translate(A, {}, Release(2, 3)).target == {}
-    assert rules.translate(A, {}, Release(2, 10)).target == {"name": "llama"}
-
-
 def test_rules_move_into_a_larger_config_and_so_do_their_messages() -> None:
     rows: Sequence[ConfigRow] = (renamed("act", "nonlinearity", {"silu": "swiglu"}), Fallback("bos", 1))
     moved = at(rows, "text", "parts.0.model")
@@ -151,3 +144,18 @@ def test_what_the_schema_forbids_is_refused_by_name() -> None:
     rules = table(*same("size"), a={"size": {"type": "integer"}})
     with pytest.raises(InputRefused, match=r"^config: size: 'x' is not of type 'integer'"):
         rules.translate(A, {"size": "x"})
+
+
+def test_between_releases_every_field_stays_but_those_that_nobody_reads() -> None:
+    space = Space(lambda _: {"": Schema("s", {"properties": {"size": {"default": 7}, "old": {"deprecated": True}}})})
+    rules = Unchanged((), space, space)
+    found = rules.translate(A, {"own": 1, "old": 2})
+    assert (found.source, found.target) == ({"size": 7, "own": 1, "old": 2}, {"own": 1})
+    assert [each.subject for each in found.dropped] == ["old"]
+    assert list(rules.differences(B, {"own": 1, "none": None}, {"own": 2})) == ["own is 2, expected 1"]
+
+
+def test_a_difference_between_configs_is_named_unless_it_means_the_same() -> None:
+    rules = table(*same("size", "norm"), const(B, "dropout", 0.0, also=[ANYTHING]))
+    assert list(rules.differences(B, {"size": 1, "dropout": 0.0}, {"size": 1, "dropout": 0.5, "norm": None})) == []
+    assert list(rules.differences(B, {"size": 1}, {"size": 2})) == ["size is 2, expected 1"]

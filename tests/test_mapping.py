@@ -20,7 +20,7 @@ def through(source: Path, target: str, **config: Any) -> dict[str, Origin]:
     checkpoint = recognise(source)
     hops = registry.path(checkpoint.node.model, checkpoint.node.format, target)
     names = frozenset(checkpoint.tensors)
-    return origins(translate(hops, {**checkpoint.config, **config}, None, names, "source.json"))
+    return origins(translate(hops, {**checkpoint.config, **config}, names, "source.json"))
 
 
 def test_one_converter_orders_rows_and_says_so(llama: Path) -> None:

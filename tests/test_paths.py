@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from mmconvert.paths import ABSENT, fields, get, put
+from mmconvert.paths import ABSENT, fields, get, put, without
 
 CONFIG = {"text": {"size": 1}, "images": [{"name": "x"}, {}], "null": None}
 
@@ -33,6 +33,23 @@ def test_put_copies_and_makes_what_is_missing_on_the_way() -> None:
     assert put(CONFIG, "text.size", 2)["text"] == {"size": 2}
     assert put(CONFIG, "images.1.name", "y")["images"] == [{"name": "x"}, {"name": "y"}]
     assert put({}, "images.0.encoder.size", 3) == {"images": [{"encoder": {"size": 3}}]}
+    assert before == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("path", "left"),
+    [
+        ("text.size", {**CONFIG, "text": {}}),
+        ("null", {"text": CONFIG["text"], "images": CONFIG["images"]}),
+        ("images.0", {**CONFIG, "images": [{}]}),
+        ("images.0.name", {**CONFIG, "images": [{}, {}]}),
+        ("absent", CONFIG),
+        ("text.size.deeper", CONFIG),
+    ],
+)
+def test_without_copies_all_but_one_value(path: str, left: object) -> None:
+    before = copy.deepcopy(CONFIG)
+    assert without(CONFIG, path) == left
     assert before == CONFIG
 
 

@@ -82,3 +82,14 @@ def test_of_several_schemas_the_later_one_wins() -> None:
     both = load("llava", "hf-mistral")
     assert first.default("sliding_window") != second.default("sliding_window") == both.default("sliding_window") == 4096
     assert first.default("mm_use_im_patch_token") == both.default("mm_use_im_patch_token")
+
+
+def test_deprecated_fields_are_taken_out_at_every_depth() -> None:
+    part = {"properties": {"old": {"deprecated": True}, "size": {}}}
+    properties = {"parts": {"items": {"$ref": "#/$defs/part"}}, "gone": {"deprecated": True}}
+    schema = Schema("s", {"properties": properties, "$defs": {"part": part}})
+    config = {"gone": 1, "parts": [{"old": 2, "size": 3}, {"size": 4}], "free": {"old": 5}}
+    kept, paths = schema.without_deprecated(config)
+    assert kept == {"parts": [{"size": 3}, {"size": 4}], "free": {"old": 5}}
+    assert paths == ["gone", "parts.0.old"]
+    assert config["gone"] == 1

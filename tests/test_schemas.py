@@ -13,6 +13,10 @@ import yaml
 from jsonschema import Draft202012Validator
 from transformers import CLIPVisionConfig, LlamaConfig, MistralConfig
 
+from mmconvert import registry
+from mmconvert.configs import Space
+from mmconvert.paths import put
+
 ROOT = Path(__file__).parent.parent
 SCHEMAS = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted((ROOT / "schemas").glob("*.json"))}
 ACCEPTED = ROOT / "tests/golden/forward_mmsimple/config_accepted.yaml"
@@ -59,8 +63,13 @@ def test_a_cerebras_schema_refuses_unknown_fields(name: str) -> None:
     assert all(part["additionalProperties"] is False for part in parts(SCHEMAS[name]))
 
 
+def mmsimple() -> Space:
+    """The config space of a multimodal model, whose parts have schemas of their own."""
+    return next(each.configs.b for each in registry.converters() if each.model == "mmsimple-llava")
+
+
 def test_mmsimple_reads_what_the_reference_accepts() -> None:
-    assert errors(SCHEMAS["cs-mmsimple-2.4"], accepted()) == []
+    assert mmsimple().read(accepted())["text_model"]["vocab_size"] == 320
 
 
 def test_mmsimple_reads_what_the_reference_writes_and_then_refuses() -> None:
@@ -68,12 +77,18 @@ def test_mmsimple_reads_what_the_reference_writes_and_then_refuses() -> None:
     model |= {"label_smoothing": 0.0, "z_loss_eps": 0.0}
     model["text_model"] |= {"norm_first": True, "use_ff_layer1_dropout": False}
     model["image_model_list"]["image_models"][0]["image_encoder"] |= {"num_classes": 24, "use_bias_in_output": False}
-    assert errors(SCHEMAS["cs-mmsimple-2.4"], model) == []
+    assert mmsimple().read(model)["z_loss_eps"] == 0
+
+
+@pytest.mark.parametrize("part", ["text_model", "image_model_list.image_models.0.image_encoder"])
+def test_mmsimple_refuses_what_no_class_knows_in_any_part(part: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{part}: .*'hidden_sizes' was unexpected"):
+        mmsimple().read(put(accepted(), f"{part}.hidden_sizes", 1))
 
 
 @pytest.mark.parametrize(("field", "absurd"), [("hidden_size", 2**21), ("num_hidden_layers", 0), ("vocab_size", 2**40)])
 def test_absurd_sizes_are_refused(field: str, absurd: int) -> None:
-    for name in ("cs-llama", "cs-mistral", "hf-llama", "hf-mistral"):
+    for name in ("cs-decoder", "hf-llama", "hf-mistral"):
         assert errors(SCHEMAS[name], {field: absurd}), name
 
 

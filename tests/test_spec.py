@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmconvert.rows import roll_cls
-from mmconvert.spec import A, B, Sizes, expand, key, mount, only, table, twin
+from mmconvert.spec import A, B, Sizes, expand, key, made, mount, only, reflected, table, twin
 
 SIZES: Sizes = {"H": 4, "F": 6, "i": 2, "j": range(1, 3), "yes": True, "no": False}
 
@@ -66,7 +66,7 @@ def test_a_mounted_table_stands_under_its_prefixes_and_reads_its_own_config() ->
         twin(B, "copy", of="y.weight", why="twice"),
         sizes=lambda config: {"H": config["hidden"], "i": 1},
     )
-    expansion = expand([mount(inner, part="text", a="left/", b="right.", a_config="text")], {"text": {"hidden": 3}})
+    expansion = expand([mount(inner, part="text", a="left/", b="right.", config="text")], {"text": {"hidden": 3}})
     (pair,) = expansion.pairs
     assert (pair.a, pair.b, pair.shape, pair.part) == ("left/x.weight", "right.y.weight", (3,), "text")
     (copy,) = expansion.twins
@@ -79,3 +79,51 @@ def test_a_mounted_table_stands_under_its_prefixes_and_reads_its_own_config() ->
 def test_pairs_are_found_by_their_name_on_either_side() -> None:
     expansion = expand([table(key("a", "b", "H"), sizes=lambda config: SIZES)], {})
     assert expansion.by_name[A]["a"] is expansion.by_name[B]["b"]
+
+
+def test_a_table_mounted_on_a_list_stands_once_for_each_of_its_items() -> None:
+    mounted = mount(
+        table(key("x", "y", "H"), sizes=lambda config: {"H": config["hidden"]}),
+        part="vision",
+        a="left.{e}.",
+        b="right.{e}.0.",
+        config="items.{e}.encoder",
+    )
+    config = {"items": [{"encoder": {"hidden": 3}}, {"encoder": None}, {"encoder": {"hidden": 5}}]}
+    assert [(pair.a, pair.b, pair.shape) for pair in expand([mounted], config).pairs] == [
+        ("left.0.x", "right.0.0.y", (3,)),
+        ("left.2.x", "right.2.0.y", (5,)),
+    ]
+
+
+def test_a_table_mounted_where_the_config_has_nothing_has_no_rows() -> None:
+    mounted = mount(table(key("x", "y", "H"), sizes=lambda config: {"H": 1}), part="p", config="projector")
+    assert expand([mounted], {}).pairs == expand([mounted], {"projector": None}).pairs == ()
+
+
+def test_a_size_may_differ_from_one_captured_layer_to_the_next() -> None:
+    rows = key("x.{j}", "y.{j}", "U[j] I[j]")
+    pairs = expand([table(rows, sizes=lambda config: {"j": 2, "U": [5, 7], "I": [3, 5]})], {}).pairs
+    assert [pair.shape for pair in pairs] == [(5, 3), (7, 5)]
+
+
+def test_a_tensor_of_one_side_only_is_expected_there_by_nobody_and_left_behind() -> None:
+    head = made("head", "H", init="head", why="there is none")
+    expansion = expand([table(head, sizes=lambda config: {"H": 2})], {})
+    assert expansion.by_name[A].keys() == {"head"}
+    assert expansion.by_name[B] == {}
+    assert expansion.dropped(B, "head") == "there is none"
+
+
+def test_a_reflected_table_names_side_b_twice_and_moves_nothing() -> None:
+    rows = (
+        key("q", "Q", "H", roll_cls),
+        only(A, "buffer", why="a buffer"),
+        twin(B, "copy", of="Q", why="twice"),
+        twin(A, "tied", of="q", why="tied"),
+    )
+    mounted = reflected(mount(table(*rows, sizes=lambda config: {"H": 2}), part="p", a="left.", b="right."))
+    expansion = expand([mounted], {})
+    assert [(pair.a, pair.b, pair.index) for pair in expansion.pairs] == [("right.Q", "right.Q", None)]
+    assert [(twin.side, twin.key) for twin in expansion.twins] == [(A, "right.copy"), (B, "right.copy")]
+    assert expansion.left_behind == ()

@@ -13,7 +13,7 @@ from mmconvert.cli.common import EXISTING, FOLDER, PATH, release, reporting, sta
 from mmconvert.errors import UsageError
 from mmconvert.options import Options, parse_dtype, parse_init
 from mmconvert.report import SCHEMA, Reporter
-from mmconvert.report.conversions import draw_plan, plan_document
+from mmconvert.report.conversions import draw_explanation, draw_plan, explanation_document, plan_document
 from mmconvert.units import human_bytes, parse_size
 
 
@@ -34,6 +34,7 @@ NAMED = (
     Named("llava-to-cs", ("llava",), "cs", "What the LLaVA source repository saved, to CS."),
     Named("cs-to-hf", ("cs",), "hf", "A CS checkpoint to the folders that transformers loads."),
     Named("cs-to-llava", ("cs",), "llava", "A CS checkpoint to the folders that the LLaVA source repository loads."),
+    Named("cs-to-cs", ("cs",), "cs", "A CS checkpoint, with its params file, to another release or container."),
 )
 
 # What a plan counts while the bytes move, in words.
@@ -52,6 +53,9 @@ SOURCE = stacked(
     click.option("--from-release", help="The CS release of the source, where it does not say."),
     click.option(
         "--vision-tower", type=FOLDER, help="The folder of the vision tower, where the config's path is wrong."
+    ),
+    click.option(
+        "--encoder", type=click.IntRange(min=0), help="One image encoder of a CS multimodal checkpoint, from 0."
     ),
 )
 TARGET = stacked(
@@ -106,6 +110,7 @@ def _make_plan(reads: tuple[str, ...] | None, to: str, out: Path | None, given: 
         format=given.get("from_format"),
         release=release(given["from_release"], "--from-release"),
         vision_tower=given["vision_tower"],
+        encoder=given["encoder"],
     )
     inits = [parse_init(text) for text in given["init"]]
     if len({name for name, _ in inits}) != len(inits):
@@ -225,13 +230,23 @@ def _named(named: Named) -> click.Command:
 @click.option("--to", metavar="FORMAT", help="cs, cs-2.10, hf, llava, ...; or name a CONVERSION.")
 @OUT
 @TARGET
+@click.option("--key", help="Explain one tensor's journey, named as the source or the target names it.")
 @reporting
-def plan(reporter: Reporter, conversion: str | None, to: str | None, out: Path | None, **given: Any) -> None:
+def plan(
+    reporter: Reporter, conversion: str | None, to: str | None, out: Path | None, key: str | None, **given: Any
+) -> None:
     """What a conversion would do, tensor by tensor: any conversion's --dry-run."""
     named = next((each for each in NAMED if each.name == conversion), None)
     if (named is None) == (to is None):
         raise UsageError("plan what? Name a conversion, such as `mmconvert plan hf-to-cs`, or a format with --to")
-    _show_plan(reporter, _make_plan(named.reads if named else None, named.writes if named else str(to), out, given))
+    planned = _make_plan(named.reads if named else None, named.writes if named else str(to), out, given)
+    if key is None:
+        _show_plan(reporter, planned)
+    else:
+        from mmconvert import api
+
+        found = api.explain(planned, key)
+        reporter.result(explanation_document(found), lambda: draw_explanation(found))
 
 
 COMMANDS = (plan, *(_named(named) for named in NAMED), convert)

@@ -35,7 +35,8 @@ class Checkpoint:
 
     `config` is as found in `config_from` (for several parts: by part). Tensors and sidecars are named with their part's
     name and a slash in front. `original` is the config of the Hugging Face checkpoint that a CS one was made from, if
-    it travelled along. `set_aside` lists what is no tensor of the model, with the reason.
+    it travelled along; `params` is a CS one's whole params document, and its `config` is in the newest spelling.
+    `set_aside` lists what is no tensor of the model, with the reason.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     set_aside: Mapping[str, str] = field(default_factory=dict)
     release_from: str = ""
+    params: Config = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -66,6 +68,7 @@ class Hints:
     format: str | None = None
     release: Release | None = None
     vision_tower: Path | None = None
+    encoder: int | None = None
 
 
 NO_HINTS = Hints()

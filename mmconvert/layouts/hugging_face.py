@@ -54,6 +54,8 @@ def _candidates(hints: Hints, several: bool) -> Iterable[tuple[Converter, Format
         form = converter.format(side)
         if side == B or (len(form.parts) > 1) != several:
             continue
+        if hints.model is None and form.by_name:
+            continue
         if hints.model in (None, converter.model) and hints.format in (None, form.name):
             yield converter, form
 
@@ -101,8 +103,8 @@ def _linked_folder(folder: Path, config: Config, form: Format, part: str, given:
 
 def several_folders(path: Path, hints: Hints) -> Checkpoint:
     """A folder of folders: each is known by its config, whatever it is called."""
-    inside = [snapshot(each) for each in sorted(path.iterdir()) if each.is_dir()] if path.is_dir() else []
-    configs = {each: _config(each) for each in inside if (each / "config.json").is_file()}
+    folders = [snapshot(each) for each in sorted(path.iterdir()) if each.is_dir()] if path.is_dir() else []
+    configs = {each: _config(each) for each in folders if (each / "config.json").is_file()}
     near_misses: list[str] = []
     strangers = dict(configs)
     for converter, form in _candidates(hints, several=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmconvert.report.reporter import SCHEMA
@@ -9,7 +10,7 @@ from mmconvert.report.tables import table
 from mmconvert.units import human_bytes
 
 if TYPE_CHECKING:
-    from mmconvert.api import Plan
+    from mmconvert.api import Explanation, Plan
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -62,3 +63,48 @@ def draw_plan(plan: Plan) -> None:
         print(f"carried: {', '.join(plan.carried)}")
     print(" -> ".join(plan.facts["path"]))
     print(f"{len(rows)} tensors, {human_bytes(plan.bytes_to_write)} to write to {plan.out}")
+
+
+def explanation_document(found: Explanation) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "source": found.source,
+        "source_file": found.source_file,
+        "target": found.target,
+        "target_file": found.target_file,
+        "shape": list(found.shape),
+        "dtypes": list(found.dtypes),
+        "rule": found.rule,
+        "steps": [vars(step) for step in found.steps],
+        "rows": list(found.rows),
+        "before": [list(row) for row in found.before],
+        "after": [list(row) for row in found.after],
+        "note": found.note,
+    }
+
+
+def draw_explanation(found: Explanation) -> None:
+    if found.target is None:
+        print(f"{found.source}: is dropped: {found.note}")
+        return
+    shape, dtypes = " x ".join(map(str, found.shape)), " -> ".join(dict.fromkeys(found.dtypes))
+    print(f"{found.source or 'nothing'} ({found.source_file or '-'})")
+    print(f"  becomes {found.target} ({found.target_file}): {shape}, {dtypes}")
+    print(f"  {found.rule}")
+    for step in found.steps:
+        print(f"  {step.hop}: {step.before} -> {step.after}: {step.rule}")
+        if step.source:
+            print(f"    known from: {step.source}")
+    if found.rows:
+        rows = zip(range(len(found.rows)), found.rows, found.before, found.after, strict=True)
+        table(
+            "",
+            ("row", "is the source's row", "before: the source in its order", "after: the target in its"),
+            [(at, origin, _values(before), _values(after)) for at, origin, before, after in rows],
+        )
+    if found.note:
+        print(f"  {found.note}")
+
+
+def _values(row: Sequence[float]) -> str:
+    return "  ".join(f"{value:.6g}" for value in row)

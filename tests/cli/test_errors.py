@@ -68,7 +68,7 @@ def test_what_cannot_be_carried_out_is_a_usage_error(
 NOTHING_TO_ACT_ON = [
     ("hf-to-cs", "llama", ("--config", "params.yaml"), "--config describes a CS checkpoint"),
     ("hf-to-cs", "llama", ("--from-release", "2.4"), "--from-release is for CS sources"),
-    ("hf-to-cs", "clip", ("--tokenizer", "."), "--tokenizer: this model has none"),
+    ("hf-to-cs", "clip", ("--tokenizer", "."), "--tokenizer: there is none here to replace"),
     ("hf-to-cs", "llama", ("--tower", "text"), "--tower is for LLaVA sources"),
     ("hf-to-cs", "llama", ("--vision-tower", "."), "--vision-tower is for sources with a tower"),
     ("hf-to-cs", "llama", ("--init", "projector=uniform:1"), "--init projector"),
@@ -237,10 +237,10 @@ def test_a_way_that_does_not_exist_is_told_with_those_that_do(
         ("hf-to-cs", ["a llama in format cs", "this command reads hf and llava"]),
         ("cs-to-llava", ["llama: no way from cs to llava", "cs -> hf"]),
         ("cs-to-hf --to-release 2.4", ["hf has no releases", "--to-release"]),
-        ("convert --to cs-2.5", ["is cs already", "from one release to another"]),
+        ("cs-to-cs --to-release 3.0", ["CS release 3.0 is not known; 1.9 to 2.10 are"]),
     ],
 )
-def test_a_cs_llama_has_one_way_out_and_none_to_a_release(
+def test_what_a_cs_llama_cannot_become_is_said(
     mmconvert: Run, llama: Path, tmp_path: Path, command: str, words: list[str]
 ) -> None:
     mmconvert("hf-to-cs", "--src", llama, "--out", tmp_path / "cs", "--container", "safetensors")

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mmconvert import Hints, Options, api, registry
+from mmconvert import Hints, Options, api, registry, spellings
 from mmconvert.configs import Translation
 from mmconvert.converter import Converter
 from mmconvert.errors import InputRefused
@@ -137,14 +137,14 @@ class Configs:
 
     converter: Converter
 
-    def translate(self, config: Mapping[str, Any], release: str = "2.10") -> Translation:
-        return self.converter.configs.translate(A, config, Release.parse(release))
+    def translate(self, config: Mapping[str, Any]) -> Translation:
+        return self.converter.configs.translate(A, config)
 
     def to_cs(self, config: Mapping[str, Any], release: str = "2.10") -> dict[str, Any]:
-        return dict(self.translate(config, release).target)
+        return spellings.write(self.converter.b.changes, self.translate(config).target, Release.parse(release))
 
     def to_hf(self, section: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(self.converter.configs.translate(B, section, None).target)
+        return dict(self.converter.configs.translate(B, spellings.read(self.converter.b.changes, section)).target)
 
     def around(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """A Hugging Face config taken to CS and back."""
@@ -238,3 +238,8 @@ def clip() -> Configs:
 @pytest.fixture(scope="session")
 def mmsimple() -> Configs:
     return _configs("mmsimple-llava", "llava")
+
+
+@pytest.fixture(scope="session")
+def cs_llava() -> Configs:
+    return _configs("llava", "llava")

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from mmconvert import Hints, Options, api
+from mmconvert.paths import ABSENT, get
 from mmconvert.releases import Release
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 CASES = Path(__file__).parents[1] / "golden/cases"
 TO_CS = sorted(path.stem for path in CASES.glob("*__hf_to_cs-*.json"))
-TO_HF = sorted(path.stem for path in CASES.glob("*_to_hf.json"))
+TO_HF = sorted(path.stem for path in CASES.glob("*__cs-*_to_hf.json"))
+BETWEEN = sorted(path.stem for path in CASES.glob("*__cs-*_to_cs-*.json"))
 # The container changes no tensor; these few show it.
 AS_MDL = (
     "clip_proj__hf_to_cs-2.9",
@@ -34,14 +36,19 @@ DRAWN = {"mmsimple_noproj": Options(container="safetensors", init={"projector": 
 # Fields that the reference writes and its own config classes then refuse, or that mean what nobody wants (`freeze`
 # holds the projector too).
 DECODER_FAULTS = ("norm_first", "use_ff_layer1_dropout")
-ENCODER = "image_model_list.image_models.0.image_encoder."
+ENCODER_FAULTS = ("num_classes", "use_bias_in_output")
+MULTIMODAL_FAULTS = (
+    *("freeze", "label_smoothing", "z_loss_eps"),
+    *(f"text_model.{name}" for name in DECODER_FAULTS),
+    *(f"image_model.{name}" for name in ENCODER_FAULTS),
+    *(f"image_model_list.image_models.0.image_encoder.{name}" for name in ENCODER_FAULTS),
+    *(f"image_model_list.image_models.0.image_model.0.{name}" for name in ENCODER_FAULTS),
+)
 FAULTS = {
     "clip-vit": (),
     "llama": DECODER_FAULTS,
-    "mmsimple-llava": (
-        *("freeze", "label_smoothing", "z_loss_eps", ENCODER + "num_classes", ENCODER + "use_bias_in_output"),
-        *(f"text_model.{name}" for name in DECODER_FAULTS),
-    ),
+    "llava": MULTIMODAL_FAULTS,
+    "mmsimple-llava": MULTIMODAL_FAULTS,
 }
 
 
@@ -57,8 +64,21 @@ def recorded(tensors: dict[str, Any], prefix: str = "") -> dict[str, Facts]:
     }
 
 
-def section_of(text: str) -> Any:
-    return yaml.safe_load(text)["model"]
+def without_faults(case: dict[str, Any]) -> Any:
+    """The params that the reference wrote, without what its own classes refuse."""
+    params = yaml.safe_load(next(iter(case["written_configs"].values())))
+    for path in FAULTS[case["model"]]:
+        for root in ("model", "trainer.init.model"):
+            if get(params, f"{root}.{path}") is not ABSENT:
+                remove(params, f"{root}.{path}")
+    return params
+
+
+def without_freeze(params: Any) -> Any:
+    """The patterns are ours: those of the reference freeze the projector too."""
+    section = get(params, "trainer.init.model" if "trainer" in params else "model")
+    section.pop("freeze", None)
+    return params
 
 
 def remove(section: Any, path: str) -> None:
@@ -80,7 +100,8 @@ def test_cs_tensors_are_the_reference_s(
 ) -> None:
     case = read_case(name)
     init = DRAWN.get(case["input"], SAFETENSORS).init
-    out = workshop.convert(golden / "inputs" / case["input"], case["to"], Options(container=container, init=init))
+    options = Options(container=container, init=init)
+    out = workshop.convert(golden / "inputs" / case["input"], case["to"], options, model=case["model"])
     ours, theirs = facts(out), recorded(case["tensors"])
     if case["input"] == "llama_tied":
         # The reference leaves it out, and cannot load its own file.
@@ -93,13 +114,9 @@ def test_cs_tensors_are_the_reference_s(
 def test_cs_config_is_the_reference_s_without_its_faults(name: str, golden: Path, workshop: Workshop) -> None:
     case = read_case(name)
     source = golden / "inputs" / case["input"]
-    planned = api.plan(source, workshop.new(), case["to"], options=DRAWN.get(case["input"], SAFETENSORS))
-    ours = section_of(planned.documents["config.yaml"].decode())
-    theirs = section_of(next(iter(case["written_configs"].values())))
-    for path in FAULTS[case["model"]]:
-        remove(theirs, path)
-    ours.pop("freeze", None)
-    assert ours == theirs
+    options, hints = DRAWN.get(case["input"], SAFETENSORS), Hints(model=case["model"])
+    planned = api.plan(source, workshop.new(), case["to"], options=options, hints=hints)
+    assert without_freeze(yaml.safe_load(planned.documents["config.yaml"])) == without_faults(case)
 
 
 @pytest.mark.parametrize("name", TO_HF)
@@ -114,7 +131,7 @@ def test_hf_tensors_are_the_reference_s(
         params, release = tmp_path / "params.yaml", "cs-2.4"
         params.write_text("trainer: {init: {seed: 1}}\n")
         options = Options(container="safetensors", params=params)
-    cs = workshop.convert(golden / "inputs" / case["input"], release, options)
+    cs = workshop.convert(golden / "inputs" / case["input"], release, options, model=case["model"])
     ours = facts(workshop.convert(cs, "hf"))
     folders = case["tensors"]
     theirs: dict[str, Facts] = {}
@@ -123,6 +140,44 @@ def test_hf_tensors_are_the_reference_s(
     drawn = {key for key in theirs if "mm_projector" in key and case["input"] in DRAWN}
     assert without_digests(ours) == without_digests(theirs)
     assert {key for key in ours if ours[key] != theirs[key]} == drawn
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_from_one_release_to_another_as_the_reference(
+    name: str, golden: Path, workshop: Workshop, facts: Reader, tmp_path: Path
+) -> None:
+    case = read_case(name)
+    release, options = case["from"], SAFETENSORS
+    if "cs-2.3t" in name:
+        params = tmp_path / "params.yaml"
+        params.write_text("trainer: {init: {}}\n")
+        options = Options(container="safetensors", params=params)
+    source = workshop.convert(golden / "inputs" / case["input"], release, options, model=case["model"])
+    out = workshop.convert(source, case["to"])
+    assert facts(out) == recorded(case["tensors"])
+    ours = yaml.safe_load((out / "config.yaml").read_text("utf-8"))
+    assert without_freeze(ours) == without_faults(case)
+    assert api.verify(source, out).problems == []
+
+
+@pytest.mark.parametrize("name", ["llama_gqa", "clip_proj", "mmsimple"])
+def test_what_a_trainer_saved_goes_to_another_release_and_home(
+    name: str, golden: Path, workshop: Workshop, facts: Reader, tmp_path: Path
+) -> None:
+    saved, base = read_case(f"{name}__trainerlike_cs-2.4"), read_case(f"{name}__hf_to_cs-2.4")
+    params = tmp_path / "params.yaml"
+    params.write_text(next(iter(saved["written_configs"].values())))
+    plain = workshop.convert(golden / "inputs" / name, "cs-2.4")
+    folder = workshop.edit(workshop.new())
+    folder.path.mkdir()
+    folder.write_tensors({f"model.{key}": tensor for key, tensor in workshop.edit(plain).tensors().items()})
+    source = folder.path / "model.safetensors"
+    upgraded = workshop.convert(source, "cs-2.5", config=params)
+    assert facts(upgraded) == recorded(base["tensors"])
+    written = yaml.safe_load((upgraded / "config.yaml").read_text("utf-8"))
+    expected = read_case(f"{name}__trainerlike_cs-2.4__to_cs-2.5")
+    assert without_freeze(written) == without_faults(expected)
+    assert facts(workshop.convert(source, "hf", config=params)) == facts(golden / "inputs" / name)
 
 
 @pytest.mark.parametrize(
