@@ -21,9 +21,8 @@ from mmconvert.plans import Plan, PlannedTensor, Twins
 from mmconvert.progress import Progress, Silent
 from mmconvert.registry import Hop
 from mmconvert.scan import has_nonfinite
-from mmconvert.sources import Source, TensorRef, blocks
+from mmconvert.sources import Source, TensorRef, side_by_side
 
-BLOCK = 1 << 20
 # Enough names to know which ones are meant.
 SHOWN = 4
 
@@ -46,7 +45,7 @@ def compare(
     assembly = assemble(left, hops, replace(options, init={**_everything(hops), **options.init}))
     for twins in assembly.holdings.twins:
         if _differ(twins):
-            raise InputRefused(f"{a}: {_said(twins)}")
+            raise InputRefused(f"{a}: {twins.complaint}")
     back = Hop(hops[-1].converter, hops[-1].other)
     (leg,) = mapping.translate([back], right.config, frozenset(right.tensors), right.config_from)
     result = Findings()
@@ -78,7 +77,7 @@ def _named(checkpoint: Checkpoint, leg: Leg, expected: Container[str], result: F
     except InputRefused as error:
         result.problems.append(str(error))
         return dict(checkpoint.tensors)
-    result.problems += [_said(each) for each in twins if _differ(each)]
+    result.problems += [each.complaint for each in twins if _differ(each)]
     # Of two copies, either one stands for both.
     for twin in leg.twins_read():
         if twin.key in found:
@@ -87,11 +86,7 @@ def _named(checkpoint: Checkpoint, leg: Leg, expected: Container[str], result: F
 
 
 def _differ(twins: Twins) -> bool:
-    return _stream(twins.kept.source, twins.twin, Silent())[0] is not None
-
-
-def _said(twins: Twins) -> str:
-    return f"{twins.twin.key}: differs from {twins.kept.key}, but {twins.why}"
+    return not _equal(twins.kept.source, twins.twin)
 
 
 def _compare_configs(mapped: Leg, found: Leg, result: Findings) -> None:
@@ -168,17 +163,17 @@ def _compare_one(tensor: PlannedTensor, found: TensorRef, result: Findings, prog
 
 def _stream(source: Source, found: TensorRef, progress: Progress) -> tuple[int | None, bool]:
     """The first byte at which a tensor differs, and whether it holds anything that is not finite."""
-    left, right = memoryview(bytearray(BLOCK)), memoryview(bytearray(BLOCK))
     odd = False
-    for start, size in blocks(found.nbytes, BLOCK):
-        source.read_into(start, [left[:size]])
-        found.source.read_into(start, [right[:size]])
-        progress.advance(size)
-        # As bytes: memoryviews are compared one element at a time.
-        if bytes(left[:size]) != bytes(right[:size]):
-            return start + next(at for at in range(size) if left[at] != right[at]), odd
-        odd = odd or has_nonfinite(right[:size], found.dtype)
+    for start, left, right in side_by_side(source, found.source, found.nbytes):
+        progress.advance(len(right))
+        if bytes(left) != bytes(right):
+            return start + next(at for at in range(len(right)) if left[at] != right[at]), odd
+        odd = odd or has_nonfinite(right, found.dtype)
     return None, odd
+
+
+def _equal(source: Source, found: TensorRef) -> bool:
+    return all(bytes(left) == bytes(right) for _, left, right in side_by_side(source, found.source, found.nbytes))
 
 
 def check_written(folder: Path, plan: Plan, level: str) -> None:
@@ -194,7 +189,7 @@ def check_written(folder: Path, plan: Plan, level: str) -> None:
             ref = found.pop(tensor.key, None)
             if ref is None or (ref.dtype, ref.shape) != (tensor.dtype, tensor.shape):
                 raise VerificationFailed(f"{output.layout.name}: {tensor.key} does not read back as it was planned")
-            if level == "bytes" and _stream(tensor.source, ref, Silent())[0] is not None:
+            if level == "bytes" and not _equal(tensor.source, ref):
                 raise VerificationFailed(f"{output.layout.name}: {tensor.key} does not read back as it was written")
         if found:
             raise VerificationFailed(f"{output.layout.name}: holds {next(iter(found))}, which was not planned")

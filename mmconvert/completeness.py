@@ -90,14 +90,9 @@ def _spelled(tensors: Mapping[str, TensorRef], leg: Leg, aliases: Sequence[tuple
                     name = other
                     break
         if name in renamed:
-            raise InputRefused(f"{_file(ref)}: {key} and {renamed[name].key} are the same tensor under two spellings")
+            raise InputRefused(f"{ref.where}: {key} and {renamed[name].key} are the same tensor under two spellings")
         renamed[name] = ref
     return renamed
-
-
-def _file(ref: TensorRef) -> str:
-    """The file to name to a user."""
-    return str(getattr(ref.source, "path", ref.file))
 
 
 def _is_left_behind(leg: Leg, key: str) -> bool:
@@ -119,7 +114,7 @@ def _same_shape(twins: Twins) -> Twins:
     kept, other = twins.kept, twins.twin
     if (kept.shape, kept.dtype) != (other.shape, other.dtype):
         raise InputRefused(
-            f"{_file(other)}: {other.key} must equal {kept.key} ({twins.why}), but differs in shape or type"
+            f"{other.where}: {other.key} must equal {kept.key} ({twins.why}), but differs in shape or type"
         )
     return twins
 
@@ -130,7 +125,8 @@ def _known(
     """The tensors that the tables name. What they leave behind is listed; anything else is refused."""
     expected = leg.expected()
     twin_of = {twin.key: twin.of for twin in leg.twins_read()}
-    rewritten = {twin.key for twin in leg.expansion.twins if twin.side == leg.hop.other and twin.written}
+    # Between releases of one format a second copy stays one.
+    stays = leg.hop.source is leg.hop.target
     known = {}
     for key, ref in tensors.items():
         why = leg.expansion.dropped(leg.hop.side, key)
@@ -140,17 +136,17 @@ def _known(
             # An old file may hold only one of the two names: then the other stands for it.
             if twin_of[key] not in tensors and twin_of[key] in expected:
                 known[twin_of[key]] = ref
-            if key not in rewritten:
+            if not stays:
                 dropped.append(Remark(ref.key, f"the same tensor as {twin_of[key]}"))
         elif why is not None:
             dropped.append(Remark(ref.key, why))
         elif key.endswith(QUANTISED):
             raise InputRefused(
-                f"{_file(ref)}: {ref.key}: the checkpoint is quantised; convert the weights it was made from"
+                f"{ref.where}: {ref.key}: the checkpoint is quantised; convert the weights it was made from"
             )
         else:
             raise InputRefused(
-                f"{_file(ref)}: {ref.key}: no tensor of this name belongs to a {checkpoint.node.model} of this config"
+                f"{ref.where}: {ref.key}: no tensor of this name belongs to a {checkpoint.node.model} of this config"
             )
     return known
 
@@ -180,9 +176,9 @@ def _check_headers(tensors: Mapping[str, TensorRef], expected: Mapping[str, Pair
     for key, ref in tensors.items():
         if ref.shape != expected[key].shape:
             wanted, found = (" x ".join(map(str, shape)) or "a scalar" for shape in (expected[key].shape, ref.shape))
-            raise InputRefused(f"{_file(ref)}: {ref.key} is {found}, but the config demands {wanted}")
+            raise InputRefused(f"{ref.where}: {ref.key} is {found}, but the config demands {wanted}")
         if not ref.dtype.is_float:
-            raise InputRefused(f"{_file(ref)}: {ref.key} is {ref.dtype}; a weight must be a floating-point number")
+            raise InputRefused(f"{ref.where}: {ref.key} is {ref.dtype}; a weight must be a floating-point number")
 
 
 def _substitute(

@@ -24,7 +24,7 @@ from mmconvert.errors import InputRefused
 from mmconvert.holes import is_hole
 from mmconvert.plans import Plan, PlannedTensor, Twins
 from mmconvert.progress import Progress, Silent
-from mmconvert.sources import FILES, FileSpan, Source, blocks
+from mmconvert.sources import FILES, FileSpan, Source, blocks, side_by_side
 from mmconvert.staging import staged
 
 # Bytes. Measured: smaller blocks cost calls, larger ones have left the processor's cache before they are used again.
@@ -182,20 +182,14 @@ class _Run:
         if self.fsync:
             _start_writeback(output.file, position, size)
 
-    def _compare(self, twins: Twins, buffer: memoryview) -> None:
+    def _compare(self, twins: Twins, _: memoryview) -> None:
         """Raise `InputRefused` unless both twins hold the same bytes."""
         kept, twin = twins.kept, twins.twin
-        assert (kept.dtype, kept.shape) == (twin.dtype, twin.shape)
-        half = BLOCK // 2
-        for start, size in blocks(kept.nbytes, half):
+        for _, left, right in side_by_side(kept.source, twin.source, kept.nbytes):
             if self.stop.is_set():
                 return
-            left, right = buffer[:size], buffer[half : half + size]
-            kept.source.read_into(start, [left])
-            twin.source.read_into(start, [right])
-            if bytes(left) != bytes(right):  # memoryviews compare element by element, a hundred times slower
-                file = getattr(twin.source, "path", twin.file)
-                raise InputRefused(f"{file}: {twin.key}: differs from {kept.key}, but {twins.why}")
+            if bytes(left) != bytes(right):
+                raise InputRefused(f"{twin.where}: {twins.complaint}")
 
     def _create(self, name: str) -> FileIO:
         """A new file of the target, its folders made, its mode as the umask says."""

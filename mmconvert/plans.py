@@ -81,6 +81,11 @@ class Twins:
     twin: TensorRef
     why: str
 
+    @property
+    def complaint(self) -> str:
+        """What to say where they do not."""
+        return f"{self.twin.key}: differs from {self.kept.key}, but {self.why}"
+
 
 @dataclass(frozen=True)
 class Plan:

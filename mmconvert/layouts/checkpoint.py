@@ -55,7 +55,7 @@ class Checkpoint:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that hold tensors, each once."""
-        paths = (getattr(ref.source, "path", None) for ref in self.tensors.values())
+        paths = (ref.path for ref in self.tensors.values())
         return tuple(dict.fromkeys(path for path in paths if path is not None))
 
 
