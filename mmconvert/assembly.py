@@ -41,6 +41,10 @@ def assemble(checkpoint: Checkpoint, hops: Sequence[Hop], options: Options) -> A
     """
     names = frozenset(checkpoint.tensors)
     legs = mapping.translate(hops, checkpoint.config, names, checkpoint.config_from)
+    if checkpoint.bare:
+        if legs[0].hop.source is not legs[-1].hop.target:
+            raise InputRefused(f"{checkpoint.path}: a params file alone holds no weights; only cs-to-cs converts it")
+        return Assembly(legs, Holdings({}, frozenset(), (), ()), (), (), Overflow())
     holdings = take_stock(checkpoint, legs[0], options)
     usual = prevailing(holdings.tensors.values())
     overflow = Overflow()

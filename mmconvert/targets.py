@@ -75,24 +75,32 @@ def _cerebras(job: Job, sidecars: Mapping[str, Path], warnings: list[str]) -> Ta
     section = spellings.write(job.hop.target.changes, section, release)
     document, dropped = _params(job, section, release)
     documents = {"config.yaml": dump_yaml(document)}
-    if release < CONTAINER_SINCE and job.options.container == "mdl":
+    layouts: Sequence[FileLayout] = ()
+    if not job.checkpoint.bare:
+        layouts, index = _weights(job, document, str(section.get("name", job.hop.converter.model)), release)
+        documents |= index
+    if layouts and release < CONTAINER_SINCE and job.options.container == "mdl":
         warnings.append(
             f"release {release} itself writes and reads an older .mdl; this one is of format 0.5, for 2.1 and later"
         )
-    if job.options.container == "mdl":
-        from mmconvert.containers import mdl_write
-
-        name = str(section.get("name", job.hop.converter.model))
-        metadata = {"version": f"{release}.0", "model_name": name, "params": document}
-        layouts = [mdl_write.lay_out("model.mdl", [tensor.outline for tensor in tensors], metadata)]
-    else:
-        layouts, index = _safetensors(tensors, job.options)
-        if index is not None:
-            documents["model.safetensors.index.json"] = index
     for name, file in sidecars.items():
         documents[f"{ASSETS}/{name}"] = _without_strangers(job, file, name)
     carried = tuple(f"{ASSETS}/{name}" for name in sidecars)
     return Target(_outputs(layouts, tensors), documents, carried, tuple(warnings), dropped=dropped)
+
+
+def _weights(
+    job: Job, document: Config, name: str, release: Release
+) -> tuple[Sequence[FileLayout], Mapping[str, bytes]]:
+    """The files of a CS checkpoint's tensors, and the index that leads to them where there is one."""
+    if job.options.container == "mdl":
+        from mmconvert.containers import mdl_write
+
+        metadata = {"version": f"{release}.0", "model_name": name, "params": document}
+        outlines = [tensor.outline for tensor in job.assembly.tensors]
+        return [mdl_write.lay_out("model.mdl", outlines, metadata)], {}
+    layouts, index = _safetensors(job.assembly.tensors, job.options)
+    return layouts, {} if index is None else {"model.safetensors.index.json": index}
 
 
 def _params(job: Job, section: Config, release: Release) -> tuple[dict[str, Any], tuple[Remark, ...]]:

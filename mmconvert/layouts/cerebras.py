@@ -25,8 +25,11 @@ from mmconvert.spec import B, Config
 FLAT_SECTIONS = {"optimizer", "runconfig", "train_input", "eval_input"}
 
 
+YAML = (".yaml", ".yml")
+
+
 def is_cs_file(path: Path, hints: Hints) -> bool:
-    if path.suffix == ".mdl" or (hints.config is not None and hints.config.suffix in (".yaml", ".yml")):
+    if path.suffix in (".mdl", *YAML) or (hints.config is not None and hints.config.suffix in YAML):
         return True
     return not (path.parent / "config.json").is_file()
 
@@ -38,7 +41,10 @@ def recognise(path: Path, hints: Hints) -> Checkpoint:
     tensors: Mapping[str, TensorRef]
     set_aside: Mapping[str, str] = {}
     warning = saved_by = None
-    if file is not None and file.suffix not in (".safetensors", ".bin", ".pt"):
+    bare = file is not None and file.suffix in YAML
+    if bare:
+        tensors, hints = {}, replace(hints, config=file)
+    elif file is not None and file.suffix not in (".safetensors", ".bin", ".pt"):
         from mmconvert.containers import mdl_read
 
         opened = mdl_read.read_file(file, str(file))
@@ -50,7 +56,7 @@ def recognise(path: Path, hints: Hints) -> Checkpoint:
     section = _section(document, params_from, said)
     converter, form = _known(section, params_from, hints)
     release, release_from = said or _release(document, section, converter, form)
-    assets = _assets(folder, converter)
+    assets = {} if bare else _assets(folder, converter)
     checkpoint = Checkpoint(
         path=path,
         node=Node(converter.model, form.name, release),
@@ -64,6 +70,7 @@ def recognise(path: Path, hints: Hints) -> Checkpoint:
         set_aside=set_aside,
         release_from=release_from,
         params=document,
+        bare=bare,
     )
     return checkpoint if hints.encoder is None else _encoder(checkpoint, hints.encoder)
 

@@ -36,7 +36,7 @@ class Checkpoint:
     `config` is as found in `config_from` (for several parts: by part). Tensors and sidecars are named with their part's
     name and a slash in front. `original` is the config of the Hugging Face checkpoint that a CS one was made from, if
     it travelled along; `params` is a CS one's whole params document, and its `config` is in the newest spelling.
-    `set_aside` lists what is no tensor of the model, with the reason.
+    `set_aside` lists what is no tensor of the model, with the reason; a `bare` checkpoint is a params file alone.
     """
 
     path: Path
@@ -51,6 +51,7 @@ class Checkpoint:
     set_aside: Mapping[str, str] = field(default_factory=dict)
     release_from: str = ""
     params: Config = field(default_factory=dict)
+    bare: bool = False
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -195,3 +197,26 @@ def test_only_the_path_of_the_tower_tells_two_exports_apart(convert: Convert, ll
     assert {name for name in one if one[name] != two[name]} == {"text_model_llava/config.json", "mmconvert.json"}
     relative = [convert("cs-to-llava", cs, tmp_path / f"{n}r", "--tower-path", "relative") for n in "ab"]
     assert files(relative[0]) == files(relative[1])
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+# Runs a command and prints the most memory that it, or a process of its own, has had, in kB (in bytes on macOS).
+MEASURE = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // (1024 if sys.platform == "darwin" else 1))
+"""
+
+
+@pytest.mark.parametrize("container", ["mdl", "safetensors"])
+def test_memory_does_not_grow_with_the_checkpoint(
+    script: Path, make_llama: Make, tmp_path: Path, container: str
+) -> None:
+    sizes = {"hidden_size": 512, "intermediate_size": 4096, "num_hidden_layers": 10}
+    source = make_llama(tmp_path / "large", dtype=torch.float32, vocab_size=16000, **sizes)
+    command = [script, "hf-to-cs", "--src", source, "--out", tmp_path / "cs", "--container", container, "--no-fsync"]
+    measured = subprocess.run([sys.executable, "-c", MEASURE, *command], capture_output=True, text=True, check=True)
+    nbytes = (source / "model.safetensors").stat().st_size
+    assert nbytes > 300e6
+    assert int(measured.stdout) * 1024 < nbytes / 3

@@ -88,3 +88,20 @@ def test_a_hugging_face_folder_is_not_for_this_command(mmconvert: Run, llama: Pa
     done = mmconvert("cs-to-cs", "--src", llama, "--out", tmp_path / "out")
     assert done.returncode == 4
     assert "this command reads cs" in done.stderr
+
+
+def test_a_params_file_alone_goes_to_another_release_too(mmconvert: Run, cs_2_2: Path, tmp_path: Path) -> None:
+    mmconvert("cs-to-cs", "--src", cs_2_2, "--out", tmp_path / "whole")
+    source = cs_2_2 / "config.yaml"
+    done = mmconvert("cs-to-cs", "--src", source, "--from-release", "2.2", "--out", tmp_path / "alone")
+    assert done.returncode == 0
+    assert {file.name for file in (tmp_path / "alone").iterdir()} == {"config.yaml", "mmconvert.json"}
+    assert written(tmp_path / "alone") == written(tmp_path / "whole")
+    assert mmconvert("verify", tmp_path / "alone").returncode == 0
+
+
+def test_a_params_file_alone_is_no_model(mmconvert: Run, cs_2_2: Path, tmp_path: Path) -> None:
+    done = mmconvert("cs-to-hf", "--src", cs_2_2 / "config.yaml", "--out", tmp_path / "hf")
+    assert done.returncode == 3
+    assert "a params file alone holds no weights" in done.stderr
+    assert not (tmp_path / "hf").exists()

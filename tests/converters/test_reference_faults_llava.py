@@ -59,6 +59,16 @@ def test_mm_vision_tower_is_a_path_that_works(workshop: Workshop, llava: Draft) 
     assert api.inspect(back / "text_model_llava").problem is None
 
 
+def test_a_moved_export_is_pointed_anew(workshop: Workshop, llava: Draft, facts: Reader) -> None:
+    first = workshop.convert(llava.path, "llava")
+    moved = first.rename(workshop.new())
+    assert not Path(workshop.read_json(moved / "text_model_llava/config.json")["mm_vision_tower"]).exists()
+    again = workshop.convert(moved, "llava")
+    tower = Path(workshop.read_json(again / "text_model_llava/config.json")["mm_vision_tower"])
+    assert (tower / "config.json").samefile(again / "image_model/config.json")
+    assert facts(again) == facts(moved)
+
+
 # --- a tower inside the text checkpoint -------------------------------------------------------------------------------
 
 
