@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,16 @@ def list_(reporter: Reporter, model: str | None) -> None:
 @click.command()
 @click.argument("path", type=PATH)
 @click.option("--keys", is_flag=True, help="Every tensor with its shape, dtype and file.")
+@click.option("--scan", is_flag=True, help="Read the data too, for NaN and infinite values.")
 @click.option("--config", type=EXISTING, help="The params file of a CS checkpoint, where it lies elsewhere.")
 @click.option("--model", help="The model, where the files do not say.")
 @reporting
-def inspect(reporter: Reporter, path: Path, keys: bool, **hints: Any) -> None:
-    """What lies at PATH, from headers alone, and what can be done with it."""
+def inspect(reporter: Reporter, path: Path, keys: bool, scan: bool, **hints: Any) -> None:
+    """What lies at PATH and what can be done with it, from headers alone unless --scan is given."""
     from mmconvert import api
 
-    found = api.inspect(path, hints=api.Hints(**hints))
+    with reporter.progress("scanning") if scan else nullcontext() as progress:
+        found = api.inspect(path, hints=api.Hints(**hints), scan=scan, progress=progress)
     reporter.result(inspection_document(found, keys), lambda: draw_inspection(found, keys))
 
 

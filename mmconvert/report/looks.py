@@ -13,6 +13,7 @@ from mmconvert.units import human_bytes
 if TYPE_CHECKING:
     from mmconvert.api import Inspection
     from mmconvert.converter import Converter
+    from mmconvert.scan import Scan
 
 
 def converters_document(converters: Iterable[Converter]) -> list[dict[str, Any]]:
@@ -21,7 +22,7 @@ def converters_document(converters: Iterable[Converter]) -> list[dict[str, Any]]
             "model": each.model,
             "a": each.a.name,
             "b": each.b.name,
-            "a_releases": [],
+            "a_releases": [str(release) for release in each.a_releases],
             "b_releases": [str(release) for release in each.b_releases],
             "note": each.note,
         }
@@ -48,6 +49,12 @@ def inspection_document(found: Inspection, keys: bool) -> dict[str, Any]:
         "problem": found.problem,
         "converts_to": list(found.converts_to),
     }
+    if found.scan is not None:
+        document["scan"] = {
+            "nan": dict(found.scan.nan),
+            "infinite": dict(found.scan.infinite),
+            "bytes": found.scan.nbytes,
+        }
     if keys:
         document["keys"] = {
             key: {"shape": list(ref.shape), "dtype": ref.dtype.name, "file": ref.file}
@@ -59,8 +66,11 @@ def inspection_document(found: Inspection, keys: bool) -> dict[str, Any]:
 def draw_converters(converters: Iterable[Converter]) -> None:
     rows = []
     for each in converters:
-        first, last = each.b_releases[0], each.b_releases[-1]
-        rows.append((each.model, each.a.name, f"{each.b.name} {first} to {last}", each.note))
+        sides = (
+            f"{form.name} {releases[0]} to {releases[-1]}" if releases else form.name
+            for form, releases in ((each.a, each.a_releases), (each.b, each.b_releases))
+        )
+        rows.append((each.model, *sides, each.note))
     table("", ("model", "one side", "the other", "note"), rows)
 
 
@@ -78,11 +88,22 @@ def draw_inspection(found: Inspection, keys: bool) -> None:
     print(f"  converts to: {', '.join(found.converts_to)}")
     if found.problem:
         print(f"  as it stands it would be refused: {found.problem}")
+    if found.scan is not None:
+        _draw_scan(found.scan)
     if keys:
         rows = [
             (key, " x ".join(map(str, ref.shape)), ref.dtype, Path(ref.file).name) for key, ref in found.tensors.items()
         ]
         table("", ("tensor", "shape", "dtype", "file"), rows)
+
+
+def _draw_scan(scan: Scan) -> None:
+    odd = {**scan.nan, **scan.infinite}
+    what = f"not every value is finite in {len(odd)} tensors:" if odd else "every value is finite"
+    print(f"  scanned {human_bytes(scan.nbytes)}: {what}")
+    if odd:
+        rows = [(key, f"{scan.nan.get(key, 0):,}", f"{scan.infinite.get(key, 0):,}") for key in odd]
+        table("", ("tensor", "NaN", "infinite"), rows)
 
 
 def _grouped(set_aside: Mapping[str, str]) -> str:

@@ -10,10 +10,14 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+import torch
+
+from mmconvert.units import human_bytes
 
 Make = Callable[..., Path]
 Run = Callable[..., CompletedProcess[str]]
 Inspect = Callable[..., dict[str, Any]]
+Tensors = dict[str, torch.Tensor]
 
 
 @pytest.fixture
@@ -136,3 +140,38 @@ def test_an_incomplete_checkpoint_is_described_with_what_is_wrong(
     found = inspect(tmp_path / "llama")
     assert found["tensors"] == 20
     assert "model.norm.weight is missing" in found["problem"]
+
+
+def break_two(tensors: Tensors) -> None:
+    tensors["model.norm.weight"][:3] = float("nan")
+    tensors["model.norm.weight"][3] = float("inf")
+    tensors["lm_head.weight"][0, 0] = -float("inf")
+
+
+def test_a_scan_counts_what_is_not_finite(inspect: Inspect, mmconvert: Run, make_llama: Make, tmp_path: Path) -> None:
+    path = make_llama(tmp_path / "llama", edit=break_two)
+    found = inspect(path, "--scan")
+    assert found["scan"] == {
+        "nan": {"model.norm.weight": 3},
+        "infinite": {"model.norm.weight": 1, "lm_head.weight": 1},
+        "bytes": found["bytes"],
+    }
+    done = mmconvert("inspect", path, "--scan")
+    assert done.returncode == 0
+    assert "not every value is finite in 2 tensors:" in done.stdout
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["model.norm.weight", "3", "1"] in lines
+    assert ["lm_head.weight", "0", "1"] in lines
+
+
+def test_a_scan_says_when_every_value_is_finite(inspect: Inspect, mmconvert: Run, clip: Path) -> None:
+    found = inspect(clip, "--scan")
+    assert found["scan"] == {"nan": {}, "infinite": {}, "bytes": found["bytes"]}
+    done = mmconvert("inspect", clip, "--scan")
+    assert f"scanned {human_bytes(found['bytes'])}: every value is finite" in done.stdout
+
+
+def test_without_scan_no_data_is_read(inspect: Inspect, mmconvert: Run, make_llama: Make, tmp_path: Path) -> None:
+    path = make_llama(tmp_path / "llama", edit=break_two)
+    assert "scan" not in inspect(path)
+    assert "finite" not in mmconvert("inspect", path).stdout
