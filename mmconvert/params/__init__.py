@@ -18,7 +18,7 @@ def convert(params: Mapping[str, Any], source: Release, target: Release) -> tupl
     `trainer` is of 2.3 or later, whatever `source` says. What the model's own section holds is not looked into, but
     for the few fields that 2.3 moved out of it.
 
-    There and back again nothing changes, but that values with several spellings come back in the most usual one.
+    Going there and back changes nothing, except that a value with several spellings comes back in the commonest one.
     Raises ValueError, naming the path, for a document that is not shaped as expected.
     """
     nested = "trainer" in params

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmconvert.params.renaming import Condition, Config, Result, Row, apply, each, gone, join, rename, respell
+from mmconvert.params.renaming import Condition, Config, Result, Row, apply, each, gone, join, put_in, rename, respell
 from mmconvert.params.schedulers import full_name
 from mmconvert.params.values import Spelling, choices
 from mmconvert.paths import ABSENT, get, put, without
@@ -67,7 +67,7 @@ def _accumulation_down(config: Config) -> Result:
         changed = without(changed, path)
     off = [path for path, size in sizes.items() if size is None] if switch else []
     remarks = tuple(Remark(path, f"null cannot be said of one section: {ACCUMULATION} is on for both") for path in off)
-    return put(changed, ACCUMULATION, switch), remarks
+    return put_in(changed, ACCUMULATION, switch), remarks
 
 
 # --- images ---------------------------------------------------------------------------------------------------------

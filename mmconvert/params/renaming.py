@@ -95,6 +95,14 @@ def each(path: str, *rows: Row, when: Condition = lambda entry: True) -> Row:
     )
 
 
+def put_in(config: Config, path: str, value: Any) -> Config:
+    """As `put`, but a section that is null counts as one that holds nothing."""
+    section, _, _ = path.rpartition(".")
+    made = put(config, section, {}) if get(config, section) is None else config
+    changed: Config = put(made, path, value)
+    return changed
+
+
 def apply(steps: list[Step], config: Config) -> Result:
     """One step after the other, with all their remarks."""
     remarks: list[Remark] = []
@@ -114,14 +122,6 @@ def _moved(here: str, there: str, spelled: Callable[[Any], Any]) -> Step:
             return left, (Remark(here, f"{value!r:.60} cannot be said as {there}"),)
         if held not in (ABSENT, said):
             return left, (Remark(here, f"{there} is there too, and counts"),)
-        return _put(left, there, said), ()
+        return put_in(left, there, said), ()
 
     return step
-
-
-def _put(config: Config, path: str, value: Any) -> Config:
-    """As `put`, but a section that is null counts as one that holds nothing."""
-    section, _, _ = path.rpartition(".")
-    made = put(config, section, {}) if get(config, section) is None else config
-    put_in: Config = put(made, path, value)
-    return put_in

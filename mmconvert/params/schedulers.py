@@ -120,7 +120,7 @@ def _taken_apart(name: str, arguments: Mapping[str, Any], path: str) -> Any:
     entry = _entry_to_flat(name, arguments, path)
     inner = entry.get("schedulers")
     if entry.keys() == {"scheduler", "schedulers"} and isinstance(inner, list) and inner:
-        if name == SEQUENTIAL and len(inner) > 1:
+        if name == SEQUENTIAL:
             return inner
         if name == CHAINED:
             return [{**inner[0], "main_scheduler": "chained"}, *inner[1:]]

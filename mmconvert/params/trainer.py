@@ -22,6 +22,7 @@ COPIES = (
     ("validate.val_dataloader", "fit.val_dataloader", "validate_all.val_dataloaders"),
     ("fit.ckpt_path", "validate.ckpt_path", "validate_all.ckpt_paths"),
 )
+PLURAL = {paths[-1] for paths in COPIES}
 # A section is only written where it has its data.
 DATA = {"fit": "train_dataloader", "validate": "val_dataloader", "validate_all": "val_dataloaders"}
 
@@ -127,20 +128,19 @@ def _by_name(entries: Any, path: str, remarks: list[Remark]) -> dict[str, Any]:
 def _gathered(tree: Any, remarks: list[Remark]) -> dict[str, Any]:
     """The tree with one copy of what has several. A list of one stands for the one."""
     for paths in COPIES:
-        first: Any = ABSENT
-        for path in paths:
-            value = get(tree, path)
-            if value is ABSENT:
-                continue
+        found = {path: value for path in paths if (value := get(tree, path)) is not ABSENT}
+        for path in found:
             tree = without(tree, path)
-            if isinstance(value, list) and len(value) == 1:
-                value = value[0]
-            if isinstance(value, list):
-                remarks.append(Remark(f"trainer.{path}", "is a list; a flat file has room for one"))
-            elif first is ABSENT:
-                first, kept = value, path
-            elif value != first:
-                remarks.append(Remark(f"trainer.{path}", f"differs from trainer.{kept}; a flat file has room for one"))
-        if first is not ABSENT:
-            tree = put(tree, paths[0], first)
+        if not found:
+            continue
+        kept, *others = found
+        one = found[kept]
+        if kept in PLURAL and isinstance(one, list):
+            if len(one) != 1:
+                remarks.append(Remark(f"trainer.{kept}", "is a list; a flat file has room for one"))
+                continue
+            one = one[0]
+        tree = put(tree, paths[0], one)
+        why = f"differs from trainer.{kept}; a flat file has room for one"
+        remarks += [Remark(f"trainer.{path}", why) for path in others if found[path] not in (one, [one])]
     return {name: value for name, value in tree.items() if value or name not in DATA}

@@ -198,7 +198,7 @@ def flat_files(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(flat_files())
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_any_flat_file_comes_back_from_under_trainer(flat: dict[str, Any]) -> None:
     before = copy.deepcopy(flat)
     nested, dropped = convert(flat, V22, V23)
@@ -210,7 +210,7 @@ def test_any_flat_file_comes_back_from_under_trainer(flat: dict[str, Any]) -> No
 
 
 @given(flat_files())
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_any_trainer_that_was_flat_comes_back_from_flat(flat: dict[str, Any]) -> None:
     nested, _ = convert(flat, V22, V210)
     assert convert(convert(nested, V210, V22)[0], V22, V210) == (nested, ())

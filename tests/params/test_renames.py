@@ -99,6 +99,7 @@ def test_a_rename_goes_up_and_comes_down(older: dict[str, Any], newer: dict[str,
 @pytest.mark.parametrize(("older", "newer", "release"), BOTH_WAYS)
 def test_a_rename_belongs_to_its_release_alone(older: dict[str, Any], newer: dict[str, Any], release: Release) -> None:
     assert between(older, V19, before(release))[0] == older
+    assert between(older, release, Release(2, 10)) == (older, ())
     assert between(newer, release, Release(2, 10)) == (newer, ())
     assert between(newer, Release(2, 10), release) == (newer, ())
     assert between(newer, release, release) == (newer, ())
@@ -163,6 +164,11 @@ def test_one_section_without_accumulation_cannot_be_said_before_2_2() -> None:
     assert remark.subject == "eval_input.micro_batch_size"
 
 
+def test_the_switch_can_go_into_a_section_that_is_null() -> None:
+    flat = {"runconfig": None, "train_input": {"micro_batch_size": "auto"}}
+    assert between(flat, V22, V21) == ({"runconfig": {"use_cs_grad_accum": True}, "train_input": {}}, ())
+
+
 # --- images ---------------------------------------------------------------------------------------------------------
 
 
@@ -184,8 +190,11 @@ def test_other_sizes_are_left_alone(section: dict[str, Any]) -> None:
     assert between({"train_input": section}, V22, V23) == ({"train_input": section}, ())
 
 
-def test_images_of_other_than_three_channels_are_left_alone() -> None:
-    section = {"data_processor": LLAVA, "image_data_size": [1, 28, 28]}
+@pytest.mark.parametrize(
+    "size", [{"image_data_size": [1, 28, 28]}, {"image_data_size": [3, 4, 5], "image_size": [1, 2]}]
+)
+def test_sizes_that_2_2_cannot_say_are_left_alone(size: dict[str, Any]) -> None:
+    section = {"data_processor": LLAVA, **size}
     assert between({"train_input": section}, V23, V22) == ({"train_input": section}, ())
 
 

@@ -49,6 +49,10 @@ def test_one_mapping_is_a_list_of_one() -> None:
     assert to_trainer(WARM_UP, False, "rate") == [LINEAR]
 
 
+def test_a_sequence_of_one_is_the_one() -> None:
+    assert to_flat([{"SequentialLR": {"schedulers": [LINEAR]}}], "init.schedulers") == ([WARM_UP], False)
+
+
 @pytest.mark.parametrize("main", ["chained", "ChainedLR", "CHAINED"])
 def test_any_entry_may_say_that_they_are_chained(main: str) -> None:
     chained = [{"ChainedScheduler": {"schedulers": [LINEAR, COSINE]}}]
@@ -75,6 +79,7 @@ def test_the_table_of_names_is_one_to_one() -> None:
     [
         ("fast", "'fast' is neither a number"),
         (None, "None is neither a number"),
+        (True, "True is neither a number"),
         ([{"scheduler": "Wavy"}], "'Wavy' is known"),
         ([{"total_iters": 3}], "None is known"),
         ([{**WARM_UP, "main_scheduler": "wavy"}], "main_scheduler is wavy"),

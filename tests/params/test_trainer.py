@@ -36,9 +36,12 @@ PAIRS: list[tuple[dict[str, Any], dict[str, Any]]] = [
             "validate_all": {"val_dataloaders": {"b": 1}, "ckpt_paths": "x"},
         },
     ),
-    (
-        {"fit": {"train_dataloader": {"a": 1}, "ckpt_path": None}},
-        {"fit": {"train_dataloader": {"a": 1}, "ckpt_path": None}},
+    *(
+        (
+            {"fit": {"train_dataloader": {"a": 1}, "ckpt_path": path}},
+            {"fit": {"train_dataloader": {"a": 1}, "ckpt_path": path}},
+        )
+        for path in (None, ["x"])
     ),
     (
         {"validate": {"val_dataloader": {"b": 1}}},
@@ -97,6 +100,11 @@ def test_data_that_differs_is_named_and_that_of_validate_counts() -> None:
 def test_a_list_of_one_stands_for_the_one() -> None:
     one = {"validate_all": {"val_dataloaders": [{"b": 1}], "ckpt_paths": ["x"]}}
     assert taken_apart(one) == ({"validate": {"val_dataloader": {"b": 1}}, "fit": {"ckpt_path": "x"}}, ())
+
+
+def test_a_list_of_one_is_no_other_data_than_the_one() -> None:
+    same: dict[str, Any] = {"validate": {"val_dataloader": {"b": 1}}, "validate_all": {"val_dataloaders": [{"b": 1}]}}
+    assert taken_apart(same) == ({"validate": {"val_dataloader": {"b": 1}}}, ())
 
 
 def test_a_list_of_several_is_named() -> None:
