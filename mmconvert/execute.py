@@ -185,7 +185,7 @@ class _Run:
     def _compare(self, twins: Twins, _: memoryview) -> None:
         """Raise `InputRefused` unless both twins hold the same bytes."""
         kept, twin = twins.kept, twins.twin
-        for _, left, right in side_by_side(kept.source, twin.source, kept.nbytes):
+        for _start, left, right in side_by_side(kept.source, twin.source, kept.nbytes):
             if self.stop.is_set():
                 return
             if bytes(left) != bytes(right):

@@ -66,7 +66,7 @@ def edges() -> tuple[Converter, ...]:
     """All converters, and what leads from one release of a format to another: that follows from their tables."""
     between: dict[tuple[str, str], Converter] = {}
     for each in converters():
-        if len(each.b_releases) > 1 and not each.b.by_name:
+        if len(each.b_releases) > 1:
             between.setdefault((each.model, each.b.name), each.between_releases())
     return tuple(sorted((*converters(), *between.values()), key=lambda each: each.model))
 

@@ -215,7 +215,17 @@ def test_memory_does_not_grow_with_the_checkpoint(
 ) -> None:
     sizes = {"hidden_size": 512, "intermediate_size": 4096, "num_hidden_layers": 10}
     source = make_llama(tmp_path / "large", dtype=torch.float32, vocab_size=16000, **sizes)
-    command = [script, "hf-to-cs", "--src", source, "--out", tmp_path / "cs", "--container", container, "--no-fsync"]
+    command: list[str | Path] = [
+        script,
+        "hf-to-cs",
+        "--src",
+        source,
+        "--out",
+        tmp_path / "cs",
+        "--container",
+        container,
+        "--no-fsync",
+    ]
     measured = subprocess.run([sys.executable, "-c", MEASURE, *command], capture_output=True, text=True, check=True)
     nbytes = (source / "model.safetensors").stat().st_size
     assert nbytes > 300e6

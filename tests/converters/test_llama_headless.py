@@ -70,3 +70,8 @@ def test_any_cs_llama_gives_its_headless_half(name: str, workshop: Workshop, fac
     cs = workshop.convert(golden / "inputs" / name, "cs")
     back = workshop.convert(cs, "hf", model="llama-headless")
     assert facts(back) == facts(headless(workshop, name).path)
+
+
+def test_between_releases_the_head_is_a_tensor_like_any_other(workshop: Workshop, facts: Reader, golden: Path) -> None:
+    cs = workshop.convert(golden / "inputs/llama_gqa", "cs-2.4")
+    assert facts(workshop.convert(cs, "cs-1.9", model="llama-headless")) == facts(cs)
