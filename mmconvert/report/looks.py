@@ -48,6 +48,7 @@ def inspection_document(found: Inspection, keys: bool) -> dict[str, Any]:
         "notes": list(found.notes),
         "problem": found.problem,
         "converts_to": list(found.converts_to),
+        "refused": dict(found.refused),
     }
     if found.scan is not None:
         document["scan"] = {
@@ -85,9 +86,9 @@ def draw_inspection(found: Inspection, keys: bool) -> None:
         print(f"  set aside: {_grouped(found.set_aside)}")
     for note in found.notes:
         print(f"  note: {note}")
-    print(f"  converts to: {', '.join(found.converts_to)}")
-    if found.problem:
-        print(f"  as it stands it would be refused: {found.problem}")
+    print(f"  converts to: {', '.join(found.converts_to) or 'nothing'}")
+    for target, why in found.refused.items():
+        print(f"  to {target} it would be refused: {why}")
     if found.scan is not None:
         _draw_scan(found.scan)
     if keys:

@@ -53,6 +53,7 @@ def test_scripts_get_counts_sizes_and_what_can_be_done(inspect: Inspect, llama: 
         "notes": [],
         "problem": None,
         "converts_to": ["cs"],
+        "refused": {},
     }
 
 
