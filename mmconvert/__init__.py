@@ -5,11 +5,51 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmconvert.api import Findings, Hints, Inspection, Options, Plan, convert, inspect, open, plan, verify
+    from mmconvert.api import (
+        Demands,
+        Diagnosis,
+        Difference,
+        Explanation,
+        Findings,
+        Hints,
+        Inspection,
+        Options,
+        Plan,
+        convert,
+        diff,
+        doctor,
+        explain,
+        inspect,
+        keys,
+        open,
+        plan,
+        synth,
+        verify,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = ["Findings", "Hints", "Inspection", "Options", "Plan", "convert", "inspect", "open", "plan", "verify"]
+__all__ = [
+    "Demands",
+    "Diagnosis",
+    "Difference",
+    "Explanation",
+    "Findings",
+    "Hints",
+    "Inspection",
+    "Options",
+    "Plan",
+    "convert",
+    "diff",
+    "doctor",
+    "explain",
+    "inspect",
+    "keys",
+    "open",
+    "plan",
+    "synth",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

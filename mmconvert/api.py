@@ -12,29 +12,56 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from mmconvert import manifest, planner, registry
+from mmconvert import explanation, manifest, planner, registry
 from mmconvert.assembly import assemble
 from mmconvert.compare import check_written, compare
 from mmconvert.converter import Converter
+from mmconvert.demands import Demands, demands
+from mmconvert.difference import Difference, difference
+from mmconvert.doctor import Diagnosis, examine
 from mmconvert.errors import InputRefused, NoConversion
 from mmconvert.execute import execute
+from mmconvert.explanation import Explanation
 from mmconvert.findings import Findings
 from mmconvert.layouts import NO_HINTS, Checkpoint, Hints, recognise
+from mmconvert.layouts.described import describe
 from mmconvert.options import DEFAULTS, Options, Verify
 from mmconvert.plans import Plan
 from mmconvert.progress import Progress
 from mmconvert.releases import Release
+from mmconvert.scan import Scan, scan_tensors
 from mmconvert.sources import TensorRef
-from mmconvert.spec import A
+from mmconvert.spec import A, B
+from mmconvert.synthesis import plan_synthesis
 
-__all__ = ["Findings", "Hints", "Inspection", "Options", "Plan", "convert", "inspect", "open", "plan", "verify"]
+__all__ = [
+    "Demands",
+    "Diagnosis",
+    "Difference",
+    "Explanation",
+    "Findings",
+    "Hints",
+    "Inspection",
+    "Options",
+    "Plan",
+    "convert",
+    "diff",
+    "doctor",
+    "explain",
+    "inspect",
+    "keys",
+    "open",
+    "plan",
+    "synth",
+    "verify",
+]
 
 AnyPath = str | Path
 
 
 def converters(model: str | None = None) -> list[Converter]:
     """Every converter, or those of one model. Raises NoConversion for a model that there is none for."""
-    found = [each for each in registry.converters() if model in (None, each.model)]
+    found = [each for each in registry.edges() if model in (None, each.model)]
     if not found:
         known = ", ".join(sorted({each.model for each in registry.converters()}))
         raise NoConversion(f"no converter for model {model!r}; known: {known}")
@@ -67,6 +94,14 @@ def plan(
         overwrite=overwrite,
         reads=reads,
     )
+
+
+def explain(planned: Plan, key: str) -> Explanation:
+    """One tensor's journey through a plan, named by its key in the source or in the target; reads a few of its rows.
+
+    Raises UsageError for a key that the plan does not have, naming the nearest ones.
+    """
+    return explanation.explain(planned, key)
 
 
 def convert(
@@ -128,6 +163,62 @@ def verify(
     return compare(Path(a), Path(b), hints_a, hints_b, progress)
 
 
+def diff(
+    a: AnyPath,
+    b: AnyPath,
+    *,
+    hints_a: Hints = NO_HINTS,
+    hints_b: Hints = NO_HINTS,
+    progress: Progress | None = None,
+) -> Difference:
+    """What differs between two checkpoints of one format, or two files or folders of tensors.
+
+    Look at the result's `equal`; nothing is raised for a difference.
+    """
+    return difference(Path(a), Path(b), hints_a, hints_b, progress)
+
+
+def keys(model: str, config: AnyPath, to: str | None = None, *, release: Release | None = None) -> Demands:
+    """Every tensor that a config of `model` demands in format `to` (`cs`, `cs-2.4`, `hf`, `llava`), or in its own.
+
+    `config` is a Hugging Face config, a CS params file or its model section, or a folder that holds such a config for
+    each part of the model; no weights are looked for.
+    """
+    form, wanted = planner.parse_target(to, release) if to else (None, release)
+    return demands(describe(model, Path(config)), form, wanted)
+
+
+def synth(
+    model: str,
+    config: AnyPath,
+    out: AnyPath,
+    to: str | None = None,
+    *,
+    release: Release | None = None,
+    seed: int | None = 0,
+    options: Options = DEFAULTS,
+    overwrite: bool = False,
+    fsync: bool = True,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write a random checkpoint of the shape that `keys` tells, and return its manifest.
+
+    One seed gives one model, whatever the format. Without a seed nothing is drawn: all tensors are zeros, in files that
+    have their full size and take no room on the disk.
+    """
+    planned = plan_synthesis(keys(model, config, to, release=release), Path(out), seed, options, overwrite)
+    return run(planned, overwrite=overwrite, fsync=fsync, progress=progress)
+
+
+def doctor(path: AnyPath, reader: str | None = None) -> Diagnosis:
+    """Whether the checkpoint in a folder would load in `reader` (`llava`, `transformers`, `cs`), and rightly.
+
+    Without a reader it is the one whose format the folder is in. Headers and small files are all that is read. Look at
+    the result's `symptoms`; nothing is raised for them.
+    """
+    return examine(Path(path), reader)
+
+
 def open(path: AnyPath, *, hints: Hints = NO_HINTS) -> Mapping[str, TensorRef]:
     """The tensors of a checkpoint by name, unread: `mmconvert.open(path)["model.norm.weight"].read()`."""
     return recognise(Path(path), hints).tensors
@@ -135,7 +226,7 @@ def open(path: AnyPath, *, hints: Hints = NO_HINTS) -> Mapping[str, TensorRef]:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a path holds, from headers alone."""
+    """What a path holds, from headers alone; `scan` is what its data holds, where that was asked for."""
 
     path: str
     model: str
@@ -152,16 +243,21 @@ class Inspection:
     notes: Sequence[str]
     problem: str | None
     converts_to: Sequence[str] = field(default_factory=list)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    scan: Scan | None = None
 
 
-def inspect(path: AnyPath, *, hints: Hints = NO_HINTS) -> Inspection:
+def inspect(
+    path: AnyPath, *, hints: Hints = NO_HINTS, scan: bool = False, progress: Progress | None = None
+) -> Inspection:
     """What a path holds: its format and how it was known, its tensors and files, and what it can be converted to.
 
-    `problem` says what would stop a conversion; the rest is told all the same.
+    `problem` says what would stop a conversion; the rest is told all the same. With `scan` the data is read too, for
+    values that are not finite; `progress` hears of that.
     """
     checkpoint = recognise(Path(path), hints)
     node = checkpoint.node
-    targets = _targets(node.model, node.format)
+    refused = _refused(checkpoint)
     dtypes: Counter[str] = Counter()
     for ref in checkpoint.tensors.values():
         dtypes[ref.dtype.name] += 1
@@ -179,27 +275,27 @@ def inspect(path: AnyPath, *, hints: Hints = NO_HINTS) -> Inspection:
         sidecars=sorted(checkpoint.sidecars),
         set_aside=checkpoint.set_aside,
         notes=checkpoint.notes,
-        problem=_problem(checkpoint),
-        converts_to=targets,
+        problem=next(filter(None, refused.values()), None),
+        converts_to=[target for target, why in refused.items() if why is None],
+        refused={target: why for target, why in refused.items() if why is not None},
+        scan=scan_tensors(checkpoint.tensors, progress) if scan else None,
     )
 
 
-def _targets(model: str, source: str) -> list[str]:
-    """The formats that a path leads to."""
-    formats = {each.format(side).name for each, side in registry.formats() if each.model == model}
-    return sorted(formats - {source})
+def _refused(checkpoint: Checkpoint) -> dict[str, str | None]:
+    """The formats that a path leads to, and for each what would stop the conversion, or None."""
+    node = checkpoint.node
+    edges = [each for each in registry.edges() if each.model == node.model]
+    formats = {each.format(side).name for each in edges for side in (A, B)}
+    # A format leads to itself by way of its releases.
+    if not any(each.a is each.b for each in edges if each.a.name == node.format):
+        formats.discard(node.format)
+    return {target: _obstacle(checkpoint, target) for target in sorted(formats)}
 
 
-def _problem(checkpoint: Checkpoint) -> str | None:
-    """The first thing that would stop a conversion of this checkpoint to the nearest format, or None."""
-    hop = next(
-        registry.Hop(each, side)
-        for each, side in registry.formats()
-        if each.model == checkpoint.node.model and each.format(side).name == checkpoint.node.format
-    )
-    release = hop.converter.b_releases[-1] if hop.side == A else None
+def _obstacle(checkpoint: Checkpoint, target: str) -> str | None:
     try:
-        assemble(checkpoint, (hop,), release, DEFAULTS)
+        assemble(checkpoint, registry.path(checkpoint.node.model, checkpoint.node.format, target), DEFAULTS)
     except InputRefused as error:
         return str(error)
     return None

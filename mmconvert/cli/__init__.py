@@ -10,7 +10,7 @@ from types import FrameType
 import click
 
 from mmconvert import __version__
-from mmconvert.cli import convert, look, verify
+from mmconvert.cli import convert, diff, doctor, look, synth, verify
 from mmconvert.errors import MMConvertError
 
 
@@ -20,7 +20,7 @@ def cli() -> None:
     """Convert multimodal checkpoints between Hugging Face, LLaVA and Cerebras (CS) layouts, and prove it."""
 
 
-for command in (*look.COMMANDS, *convert.COMMANDS, *verify.COMMANDS):
+for command in (*look.COMMANDS, *convert.COMMANDS, *verify.COMMANDS, *diff.COMMANDS, *doctor.COMMANDS, *synth.COMMANDS):
     cli.add_command(command)
 
 

@@ -44,6 +44,13 @@ def read_file(path: Path, name: str = "") -> dict[str, TensorRef]:
     return tensors
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The `__metadata__` of one file, empty where it has none. Raises `InputRefused` as `read_file` does."""
+    metadata: dict[str, str] = _read_header(path)[0].get("__metadata__", {})
+    _check_metadata(metadata, path)
+    return metadata
+
+
 def read_index(path: Path) -> dict[str, TensorRef]:
     """The tensors of a sharded checkpoint, given its `*.safetensors.index.json`; see `shards.read_shards`."""
     return read_shards(path, read_file)

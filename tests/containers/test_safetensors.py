@@ -52,6 +52,19 @@ def contents_of(outlines: list[Outline]) -> dict[str, bytes]:
     return {outline.key: bytes((i + j) % 2 for j in range(outline.nbytes)) for i, outline in enumerate(outlines)}
 
 
+def test_the_metadata_of_a_file_is_read_by_itself(tmp_path: Path) -> None:
+    save_file({"a": np.zeros(3)}, tmp_path / "with.safetensors", {"format": "pt"})
+    save_file({"a": np.zeros(3)}, tmp_path / "without.safetensors")
+    assert safetensors.read_metadata(tmp_path / "with.safetensors") == {"format": "pt"}
+    assert safetensors.read_metadata(tmp_path / "without.safetensors") == {}
+
+
+def test_metadata_that_is_no_map_of_strings_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(raw({"__metadata__": {"format": 1}}))
+    with pytest.raises(InputRefused, match="__metadata__"):
+        safetensors.read_metadata(tmp_path / "a.safetensors")
+
+
 def test_the_library_reads_what_is_laid_out(tmp_path: Path) -> None:
     contents = contents_of(OUTLINES)
     loaded = load_file(write(safetensors.lay_out("a.safetensors", OUTLINES), tmp_path, contents))
