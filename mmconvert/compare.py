@@ -111,9 +111,10 @@ def _compare_tensors(
     progress.start(sum(tensor.nbytes for tensor in assembly.tensors))
     broken: list[str] = []
     strange: list[str] = []
+    inits = {pair.name(leg.hop.side): pair.init for pair in leg.expansion.pairs}
     try:
         for key, tensor in expected.items():
-            if tensor.origin is None and leg.expansion.by_name[leg.hop.side][key].init not in made:
+            if tensor.origin is None and inits[key] not in made:
                 strange.append(key)
             elif key in found:
                 broken += _compare_one(tensor, found[key], result, progress)

@@ -79,7 +79,13 @@ def same(*paths: str) -> tuple[Rule, ...]:
 
 
 def renamed(a: str, b: str, values: Mapping[Any, Any] | None = None) -> Rule:
-    """One quantity under two names; `values` translates the spellings of a choice, one to one."""
+    """One quantity under two names; `values` translates the spellings of a choice.
+
+    Raises ValueError if it does so otherwise than one to one: the way back could not tell two choices apart.
+    """
+    inverse = None if values is None else {ours: theirs for theirs, ours in values.items()}
+    if values is not None and inverse is not None and len(inverse) < len(values):
+        raise ValueError(f"{a}: two of {', '.join(map(str, values))} become the same {b}")
 
     def reading(path: str, other: str, names: Mapping[Any, Any] | None) -> Reading:
         def read(config: Config) -> Values:
@@ -92,7 +98,6 @@ def renamed(a: str, b: str, values: Mapping[Any, Any] | None = None) -> Rule:
 
         return read
 
-    inverse = None if values is None else {ours: theirs for theirs, ours in values.items()}
     return Rule((a,), (b,), reading(a, b, values), reading(b, a, inverse))
 
 

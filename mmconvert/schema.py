@@ -45,6 +45,10 @@ class Schema:
         """The class default of the field at a path; None where there is none."""
         return self._at(path).get("default")
 
+    def choices(self, path: str) -> tuple[Any, ...]:
+        """The values that the field at a path is limited to; empty where it is not limited to a list."""
+        return tuple(self._at(path).get("enum", ()))
+
     def is_deprecated(self, path: str) -> bool:
         return bool(self._at(path).get("deprecated"))
 

@@ -26,6 +26,11 @@ def table(*rows: ConfigRow, a: dict[str, Any] | None = None, b: dict[str, Any] |
     return ConfigTable(tuple(rows), space(a), space(b))
 
 
+def test_choices_that_could_not_be_told_apart_are_no_rule() -> None:
+    with pytest.raises(ValueError, match="two of swish, silu become the same nonlinearity"):
+        renamed("act", "nonlinearity", {"swish": "silu", "silu": "silu"})
+
+
 # --- there and back -------------------------------------------------------------------------------------------------
 
 
