@@ -17,8 +17,8 @@ from mmconvert.assembly import assemble
 from mmconvert.compare import check_written, compare
 from mmconvert.converter import Converter
 from mmconvert.demands import Demands, demands
+from mmconvert.diagnosis import Diagnosis, examine
 from mmconvert.difference import Difference, difference
-from mmconvert.doctor import Diagnosis, examine
 from mmconvert.errors import InputRefused, NoConversion
 from mmconvert.execute import execute
 from mmconvert.explanation import Explanation

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mmconvert.doctor import AnyReader
+from mmconvert.diagnosis import AnyReader
 
 
 def builtin() -> Iterator[AnyReader]:

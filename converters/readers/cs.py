@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from mmconvert.doctor import Reader, Trap, error, warning
+from mmconvert.diagnosis import Reader, Trap, error, warning
 from mmconvert.errors import UsageError
 from mmconvert.paths import get
 from mmconvert.releases import Release

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mmconvert.doctor import Patient, Reader, Trap, error, every, warning
+from mmconvert.diagnosis import Patient, Reader, Trap, error, every, warning
 
 from .. import clip
 from ..llava_source import is_llava_text, is_plain_text

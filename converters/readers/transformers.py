@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mmconvert.doctor import Patient, Reader, Trap, error, every, warning
+from mmconvert.diagnosis import Patient, Reader, Trap, error, every, warning
 
 from ..llava_source import is_llava_text
 from . import traps_files, traps_llava_hf, traps_parts, traps_tower

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmconvert import tokenizers
 from mmconvert.containers import safetensors
-from mmconvert.doctor import Patient
+from mmconvert.diagnosis import Patient
 from mmconvert.errors import InputRefused
 
 FAST, SLOW, ADDED = "tokenizer.json", "tokenizer.model", "added_tokens.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mmconvert.doctor import Patient
+from mmconvert.diagnosis import Patient
 
 from .traps_files import PREPROCESSOR
 from .traps_parts import Part

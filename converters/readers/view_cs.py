@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmconvert import registry
 from mmconvert.converter import Converter
-from mmconvert.doctor import Patient
+from mmconvert.diagnosis import Patient
 from mmconvert.errors import InputRefused, MMConvertError
 from mmconvert.layouts import Checkpoint, recognise
 from mmconvert.layouts.cerebras import model_section

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from mmconvert.doctor import Patient
+from mmconvert.diagnosis import Patient
 from mmconvert.sources import TensorRef
 from mmconvert.spec import Config
 

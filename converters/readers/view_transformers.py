@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from mmconvert.doctor import Patient
+from mmconvert.diagnosis import Patient
 from mmconvert.sources import TensorRef
 from mmconvert.spec import Config
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mmconvert.report.reporter import SCHEMA
 
 if TYPE_CHECKING:
-    from mmconvert.doctor import Diagnosis
+    from mmconvert.diagnosis import Diagnosis
 
 # Lines that are longer are hard to read.
 WIDEST = 120

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmconvert.doctor import Diagnosis, Symptom
+from mmconvert.diagnosis import Diagnosis, Symptom
 from mmconvert.report.doctor import diagnosis_document, draw_diagnosis
 
 

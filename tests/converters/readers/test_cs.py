@@ -18,7 +18,7 @@ import yaml
 from safetensors.numpy import load_file, save_file
 
 from mmconvert import Options, api
-from mmconvert.doctor import Diagnosis, readers
+from mmconvert.diagnosis import Diagnosis, readers
 
 if TYPE_CHECKING:
     from tests.conftest import Run

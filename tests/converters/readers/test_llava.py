@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from mmconvert import api
-from mmconvert.doctor import Diagnosis, readers
+from mmconvert.diagnosis import Diagnosis, readers
 
 if TYPE_CHECKING:
     from tests.conftest import Run

@@ -12,8 +12,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from mmconvert.doctor.patient import Patient
-from mmconvert.doctor.traps import AnyReader, Diagnosis, Look, Reader, Symptom, Trap, error, every, warning
+from mmconvert.diagnosis.patient import Patient
+from mmconvert.diagnosis.traps import AnyReader, Diagnosis, Look, Reader, Symptom, Trap, error, every, warning
 from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts.hugging_face import snapshot
 

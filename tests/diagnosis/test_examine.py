@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mmconvert import doctor
-from mmconvert.doctor import Look, Patient, Reader, Trap, error, every, examine, warning
+from mmconvert import diagnosis
+from mmconvert.diagnosis import Look, Patient, Reader, Trap, error, every, examine, warning
 from mmconvert.errors import InputRefused, UsageError
 
 
@@ -30,7 +30,7 @@ Install = Callable[..., None]
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     """Makes these the only readers."""
-    return lambda *readers: monkeypatch.setattr(doctor, "readers", lambda: readers)
+    return lambda *readers: monkeypatch.setattr(diagnosis, "readers", lambda: readers)
 
 
 def test_what_is_seen_comes_with_its_reason_and_its_cure(install: Install, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmconvert.doctor import Patient
+from mmconvert.diagnosis import Patient
 
 
 def test_what_a_folder_holds_is_read_when_asked_for(clip: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmconvert.cli import cli
-from mmconvert.doctor import AnyReader, readers
+from mmconvert.diagnosis import AnyReader, readers
 
 READERS = {each.name: each for each in readers()}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from mmconvert.doctor.patient import Patient
+from mmconvert.diagnosis.patient import Patient
 
 Severity = Literal["error", "warning"]
 View = TypeVar("View")
