@@ -37,7 +37,7 @@ def test_what_is_seen_comes_with_its_reason_and_its_cure(install: Install, tmp_p
     install(reader("r", error("t", sees("x is 1"), why="it fails", mend="set x to 2")))
     found = examine(tmp_path)
     assert (found.path, found.reader, found.title, found.ok) == (tmp_path, "r", "the reader r", False)
-    assert found.symptoms == (doctor.Symptom("t", "error", "x is 1; it fails", "set x to 2"),)
+    assert found.symptoms == (diagnosis.Symptom("t", "error", "x is 1; it fails", "set x to 2"),)
 
 
 def test_a_trap_may_be_found_in_several_places(install: Install, tmp_path: Path) -> None:
