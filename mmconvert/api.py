@@ -5,33 +5,28 @@ Paths may be strings. Everything raises the exceptions of `mmconvert.errors`; no
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from mmconvert import explanation, manifest, planner, registry
-from mmconvert.assembly import assemble
 from mmconvert.compare import check_written, compare
 from mmconvert.converter import Converter
 from mmconvert.demands import Demands, demands
 from mmconvert.diagnosis import Diagnosis, examine
 from mmconvert.difference import Difference, difference
-from mmconvert.errors import InputRefused, NoConversion
+from mmconvert.errors import NoConversion
 from mmconvert.execute import execute
 from mmconvert.explanation import Explanation
 from mmconvert.findings import Findings
-from mmconvert.layouts import NO_HINTS, Checkpoint, Hints, recognise
+from mmconvert.inspection import Inspection, look_at
+from mmconvert.layouts import NO_HINTS, Hints, recognise
 from mmconvert.layouts.described import describe
 from mmconvert.options import DEFAULTS, Options, Verify
 from mmconvert.plans import Plan
 from mmconvert.progress import Progress
 from mmconvert.releases import Release
-from mmconvert.scan import Scan, scan_tensors
 from mmconvert.sources import TensorRef
-from mmconvert.spec import A, B
 from mmconvert.synthesis import plan_synthesis
 
 __all__ = [
@@ -224,78 +219,12 @@ def open(path: AnyPath, *, hints: Hints = NO_HINTS) -> Mapping[str, TensorRef]:
     return recognise(Path(path), hints).tensors
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """What a path holds, from headers alone; `scan` is what its data holds, where that was asked for."""
-
-    path: str
-    model: str
-    format: str
-    release: str | None
-    known_by: str
-    release_from: str
-    parameters: int
-    nbytes: int
-    dtypes: Mapping[str, int]
-    tensors: Mapping[str, TensorRef]
-    sidecars: Sequence[str]
-    set_aside: Mapping[str, str]
-    notes: Sequence[str]
-    problem: str | None
-    converts_to: Sequence[str] = field(default_factory=list)
-    refused: Mapping[str, str] = field(default_factory=dict)
-    scan: Scan | None = None
-
-
 def inspect(
     path: AnyPath, *, hints: Hints = NO_HINTS, scan: bool = False, progress: Progress | None = None
 ) -> Inspection:
     """What a path holds: its format and how it was known, its tensors and files, and what it can be converted to.
 
-    `problem` says what would stop a conversion; the rest is told all the same. With `scan` the data is read too, for
-    values that are not finite; `progress` hears of that.
+    What would stop a conversion is said in `refused`; the rest is told all the same. With `scan` the data is read too,
+    for values that are not finite; `progress` hears of that.
     """
-    checkpoint = recognise(Path(path), hints)
-    node = checkpoint.node
-    refused = _refused(checkpoint)
-    dtypes: Counter[str] = Counter()
-    for ref in checkpoint.tensors.values():
-        dtypes[ref.dtype.name] += 1
-    return Inspection(
-        path=str(path),
-        model=node.model,
-        format=node.format,
-        release=str(node.release) if node.release else None,
-        known_by=checkpoint.config_from,
-        release_from=checkpoint.release_from,
-        parameters=sum(prod(ref.shape) for ref in checkpoint.tensors.values()),
-        nbytes=sum(ref.nbytes for ref in checkpoint.tensors.values()),
-        dtypes=dict(sorted(dtypes.items())),
-        tensors=checkpoint.tensors,
-        sidecars=sorted(checkpoint.sidecars),
-        set_aside=checkpoint.set_aside,
-        notes=checkpoint.notes,
-        problem=next(filter(None, refused.values()), None),
-        converts_to=[target for target, why in refused.items() if why is None],
-        refused={target: why for target, why in refused.items() if why is not None},
-        scan=scan_tensors(checkpoint.tensors, progress) if scan else None,
-    )
-
-
-def _refused(checkpoint: Checkpoint) -> dict[str, str | None]:
-    """The formats that a path leads to, and for each what would stop the conversion, or None."""
-    node = checkpoint.node
-    edges = [each for each in registry.edges() if each.model == node.model]
-    formats = {each.format(side).name for each in edges for side in (A, B)}
-    # A format leads to itself by way of its releases.
-    if not any(each.a is each.b for each in edges if each.a.name == node.format):
-        formats.discard(node.format)
-    return {target: _obstacle(checkpoint, target) for target in sorted(formats)}
-
-
-def _obstacle(checkpoint: Checkpoint, target: str) -> str | None:
-    try:
-        assemble(checkpoint, registry.path(checkpoint.node.model, checkpoint.node.format, target), DEFAULTS)
-    except InputRefused as error:
-        return str(error)
-    return None
+    return look_at(Path(path), hints, scan, progress)
