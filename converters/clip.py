@@ -86,6 +86,8 @@ def _square(name: str) -> tuple[Any, Any]:
         return {name: [config[name], config[name]]}
 
     def to_hf(config: Config) -> Values:
+        if config[name] is None:
+            raise ValueError(f"{name} is null: how large is it?")
         height, width = config[name]
         if height != width:
             raise ValueError(f"{name} is {height} x {width}: CLIP configs know squares only")
@@ -109,7 +111,12 @@ def _layer_norm_eps(config: Config) -> Values:
 
 
 def _layer_norm_epsilon(config: Config) -> Values:
-    return {"layer_norm_eps": config["layer_norm_epsilon"]}
+    epsilon = config["layer_norm_epsilon"]
+    if epsilon != 1e-5:
+        raise ValueError(
+            f"layer_norm_epsilon is {epsilon}, but CS fixes the first norm's at 1e-5: Hugging Face has one for all"
+        )
+    return {"layer_norm_eps": epsilon}
 
 
 VISION_FIELDS: tuple[ConfigRow, ...] = (

@@ -87,8 +87,8 @@ class Substitute:
 class Converter:
     """Side `a` and side `b` of one model, with the tables that lead both ways.
 
-    Releases are side b's; side a has none, unless it is the same format at another release. `advice` gives what a user
-    should know of a config, seen from side a.
+    Releases are side b's; side a has none, unless it is the same format at another release; `origin` is then what the
+    checkpoints of both are made from. `advice` gives what a user should know of a config, seen from side a.
     """
 
     model: str
@@ -99,10 +99,16 @@ class Converter:
     b_releases: tuple[Release, ...]
     note: str = ""
     advice: Callable[[Config, Config], Sequence[str]] = no_advice
+    origin: Format | None = None
     substitutes: tuple[Substitute, ...] = ()
 
     def format(self, side: Side) -> Format:
         return self.a if side == A else self.b
+
+    @property
+    def home(self) -> Format:
+        """The format whose configs and tokenizer travel with a checkpoint."""
+        return self.origin or self.a
 
     @property
     def entrances(self) -> tuple[Side, ...]:
@@ -124,4 +130,5 @@ class Converter:
             configs=Unchanged((), space, space),
             b_releases=self.b_releases,
             note="from one release to another, with its params file",
+            origin=self.a,
         )

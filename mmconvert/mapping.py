@@ -88,7 +88,7 @@ def translate(hops: Iterable[Hop], config: Config, names: frozenset[str], where:
         try:
             expansion = expand(hop.converter.tables, config_b)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise InputRefused(f"{where}: does not say which tensors there must be: {error}") from error
+            raise InputRefused(f"{where}: sizes that tensors follow from are absent, null or zero ({error})") from error
         legs.append(Leg(hop, configs, config_a, config_b, expansion))
         config, names = configs.target, frozenset()
     return tuple(legs)

@@ -84,7 +84,7 @@ def _check_fit(options: Options, hints: Hints, hops: Sequence[Hop]) -> None:
         and (from_cs or first.source.tower is None),
         "--tower is for LLaVA sources, which may hold two": options.take
         and (from_cs or not converter.substitutes),
-        "--tokenizer: there is none here to replace": options.tokenizer and converter.a.tokenizer is None,
+        "--tokenizer: there is none here to replace": options.tokenizer and converter.home.tokenizer is None,
         "--params is for CS targets": options.params and last.other == A,
     }
     for why, said in idle.items():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mmconvert.paths import get
+from mmconvert.paths import ABSENT, get
 from mmconvert.spec import A, B, Config, Side
 
 Values = Mapping[str, Any]
@@ -149,8 +149,11 @@ def _at(row: ConfigRow, a: str, b: str) -> ConfigRow:
 
     def inside(read: Reading, here: str, there: str) -> Reading:
         def moved(config: Config) -> Values:
+            part = get(config, here[:-1])
+            if part is ABSENT or part is None:
+                raise ValueError(f"{here[:-1]} is absent")
             try:
-                return {there + path: value for path, value in read(get(config, here[:-1])).items()}
+                return {there + path: value for path, value in read(part).items()}
             except ValueError as error:
                 raise ValueError(here + str(error)) from error
 

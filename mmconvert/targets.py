@@ -57,7 +57,7 @@ class Job:
     @property
     def configs(self) -> set[str]:
         """Names of config files: they travel to CS, and stay behind on the way back, where new ones are written."""
-        return {"config.json", *(name for name, _ in self.hop.converter.a.companions.values())}
+        return {"config.json", *(name for name, _ in self.hop.converter.home.companions.values())}
 
 
 def lay_out(job: Job) -> Target:
@@ -70,14 +70,14 @@ def lay_out(job: Job) -> Target:
 
 
 def _cerebras(job: Job, sidecars: Mapping[str, Path], warnings: list[str]) -> Target:
-    section, tensors = job.assembly.legs[-1].configs.target, job.assembly.tensors
+    canonical, tensors = job.assembly.legs[-1].configs.target, job.assembly.tensors
     release = job.release or NEWEST
-    section = spellings.write(job.hop.target.changes, section, release)
+    section = spellings.write(job.hop.target.changes, canonical, release)
     document, dropped = _params(job, section, release)
     documents = {"config.yaml": dump_yaml(document)}
     layouts: Sequence[FileLayout] = ()
     if not job.checkpoint.bare:
-        layouts, index = _weights(job, document, str(section.get("name", job.hop.converter.model)), release)
+        layouts, index = _weights(job, document, str(canonical.get("name", job.hop.converter.model)), release)
         documents |= index
     if layouts and release < CONTAINER_SINCE and job.options.container == "mdl":
         warnings.append(
@@ -105,28 +105,19 @@ def _weights(
 
 def _params(job: Job, section: Config, release: Release) -> tuple[dict[str, Any], tuple[Remark, ...]]:
     """The params file of the target: the user's, the source's own at the release that is written, or a new one."""
-    source = job.checkpoint
-    if job.options.params is not None or not source.params:
-        return _into_params(section, job.options.params), ()
+    source, given = job.checkpoint, job.options.params
+    if given is None and not source.params:
+        return {"model": section}, ()
+    document = source.params if given is None else read_yaml(given)
     try:
-        document, dropped = params.convert(source.params, source.node.release or release, release)
+        # The user's own file says its release by its spelling alone.
+        release_of = source.params_release if given is None else params.oldest(document, release)
+        converted, dropped = params.convert(document, release_of or release, release)
+        return params.with_section(converted, section), dropped
     except ValueError as error:
+        if given is not None:
+            raise UsageError(f"{given}: {error}") from error
         raise InputRefused(f"{source.config_from}: {error}") from error
-    where = "trainer.init.model" if "trainer" in document else "model"
-    return put(document, where, section), dropped
-
-
-def _into_params(section: Config, file: Path | None) -> dict[str, Any]:
-    """The section as a params file of its own, or put into the user's in place of the one there."""
-    if file is None:
-        return {"model": section}
-    document = read_yaml(file)
-    where = "trainer.init.model" if isinstance(document, dict) and "trainer" in document else "model"
-    for above in ("", "trainer", "trainer.init")[: where.count(".") + 1]:
-        if get(document, above) is not ABSENT and not isinstance(get(document, above), dict):
-            raise UsageError(f"{file}: {above or 'the file'} is no mapping, so no model section can be put into it")
-    changed: dict[str, Any] = put(document, where, section)
-    return changed
 
 
 def _without_strangers(job: Job, file: Path, name: str) -> bytes:
@@ -252,7 +243,7 @@ def _outputs(layouts: Iterable[FileLayout], tensors: Sequence[PlannedTensor]) ->
 def _sidecars(job: Job) -> tuple[dict[str, Path], list[str]]:
     """The files that travel, with the user's tokenizer in place of the source's, and what is odd about them."""
     sidecars, given = dict(job.checkpoint.sidecars), job.options.tokenizer
-    place = job.hop.converter.a.tokenizer
+    place = job.hop.converter.home.tokenizer
     if place is None:
         return sidecars, []
     prefix = f"{place[0]}/" if place[0] else ""

@@ -11,7 +11,7 @@ from mmconvert.converter import Converter
 from mmconvert.diagnosis import Patient
 from mmconvert.errors import InputRefused, MMConvertError
 from mmconvert.layouts import Checkpoint, recognise
-from mmconvert.layouts.cerebras import model_section
+from mmconvert.params import model_section
 from mmconvert.schema import Schema
 from mmconvert.sources import TensorRef
 from mmconvert.spec import B, Config, Expansion, expand
@@ -75,7 +75,7 @@ class Cerebras:
     @cached_property
     def written(self) -> Config:
         """The model section as it is written, in the spelling of its release."""
-        return (self.checkpoint and model_section(self.checkpoint.params)) or {}
+        return model_section(self.checkpoint.params) if self.checkpoint else {}
 
     @cached_property
     def section(self) -> Config:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +17,12 @@ from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts.checkpoint import ASSETS, Checkpoint, Hints, is_sidecar
 from mmconvert.paths import get
 from mmconvert.registry import Node
-from mmconvert.releases import NEWEST, OLDEST, TRAINER, Release
+from mmconvert.releases import Release
 from mmconvert.sources import TensorRef
 from mmconvert.spec import B, Config
 
-# What stands beside `model` in the params files of before `trainer`.
-FLAT_SECTIONS = {"optimizer", "runconfig", "train_input", "eval_input"}
-
-
 YAML = (".yaml", ".yml")
+MANIFEST = "mmconvert.json"
 
 
 def is_cs_file(path: Path, hints: Hints) -> bool:
@@ -52,10 +49,14 @@ def recognise(path: Path, hints: Hints) -> Checkpoint:
     else:
         tensors, warning = open_file(file) if file is not None else open_folder(folder)
     document, params_from = _params(path, folder, hints.config, metadata)
+    section = _section(document, params_from)
+    converter, form = _known(section, params_from, hints, _said_names(folder, metadata))
+    release, oldest, release_from = _release(document, section, converter, form)
+    notes = [warning] if warning else []
     said = _said_release(hints.release, folder, metadata, saved_by)
-    section = _section(document, params_from, said)
-    converter, form = _known(section, params_from, hints)
-    release, release_from = said or _release(document, section, converter, form)
+    if said is not None:
+        notes += _unknown_release(said, hints, converter)
+        (release, release_from), oldest = said, said[0]
     assets = {} if bare else _assets(folder, converter)
     checkpoint = Checkpoint(
         path=path,
@@ -66,38 +67,56 @@ def recognise(path: Path, hints: Hints) -> Checkpoint:
         sidecars=assets,
         original=_original(assets, converter),
         folders=(path,),
-        notes=(warning,) if warning else (),
+        notes=tuple(notes),
         set_aside=set_aside,
         release_from=release_from,
         params=document,
+        params_release=oldest,
         bare=bare,
     )
     return checkpoint if hints.encoder is None else _encoder(checkpoint, hints.encoder)
 
 
-def _section(document: Any, where: str, said: tuple[Release, str] | None) -> dict[str, Any]:
-    """The model's own section of a params document, in the words of the newest release but for its model's changes."""
-    if not isinstance(document, Mapping):
-        raise InputRefused(f"{where}: holds no mapping")
+def _section(document: Any, where: str) -> dict[str, Any]:
+    """The model's own section of a params document."""
     try:
-        # Of an unknown release: what the oldest ones spelled otherwise is taken along, and the rest stays.
-        upgraded, _ = params.convert(document, said[0] if said else OLDEST, NEWEST)
+        return params.model_section(document)
     except ValueError as error:
-        raise InputRefused(f"{where}: {error}") from error
-    section = model_section(upgraded)
-    if section is None:
-        raise InputRefused(f"{where}: has neither a `model:` section nor `trainer.init.model`")
-    return section
+        raise InputRefused(f"{where}: {error} Name it with --config") from error
 
 
-def _known(section: Config, where: str, hints: Hints) -> tuple[Converter, Format]:
-    """The model that a section describes: the one that the user names, or the one whose shape it has."""
-    for converter, side in registry.formats():
-        form = converter.format(side)
-        named = hints.model == converter.model
-        if side == B and (named or (hints.model is None and not form.by_name and form.parts[""](section))):
-            return converter, form
+def _known(section: Config, where: str, hints: Hints, names: Sequence[str]) -> tuple[Converter, Format]:
+    """The model that a section describes: the one that the user names, or the one whose name or shape it has.
+
+    `names` are what the checkpoint is called elsewhere: before 2.4 a section need not say it.
+    """
+    sections = [section] if "name" in section else [*({**section, "name": name} for name in names), section]
+    wanted = None if hints.encoder is not None else hints.model
+    for each in sections:
+        for converter in registry.converters():
+            form = converter.b
+            if wanted == converter.model or (wanted is None and not form.by_name and form.parts[""](each)):
+                return converter, form
     raise InputRefused(f"{where}: model name {section.get('name')!r} is none that is known here (see `mmconvert list`)")
+
+
+def _said_names(folder: Path, metadata: tuple[dict[str, Any], ...]) -> list[str]:
+    """What the checkpoint's metadata and its manifest call the model."""
+    said = [metadata[-1].get("model_name")] if metadata else []
+    if (folder / MANIFEST).is_file():
+        said.append(get(read_json(folder / MANIFEST), "target.model"))
+    return [name for name in said if isinstance(name, str) and name]
+
+
+def _unknown_release(said: tuple[Release, str], hints: Hints, converter: Converter) -> list[str]:
+    """What to tell of a release that is not known; one that the user names is refused."""
+    (release, where), known = said, converter.b_releases
+    if release in known:
+        return []
+    span = f"{converter.model} is known from {known[0]} to {known[-1]}"
+    if release == hints.release:
+        raise UsageError(f"{where} {release}: {span}")
+    return [f"release {release}, by {where}, is not known here ({span}); it is read as the nearest"]
 
 
 def _encoder(whole: Checkpoint, number: int) -> Checkpoint:
@@ -110,6 +129,9 @@ def _encoder(whole: Checkpoint, number: int) -> Checkpoint:
         if number >= len(places):
             raise UsageError(f"--encoder {number}: {whole.path} has {len(places)}, counted from 0")
         place = places[number]
+        config = get(whole.config, place.config)
+        if not isinstance(config, Mapping):
+            raise InputRefused(f"{whole.config_from}: {place.config} is no encoder's config")
         found = {key.removeprefix("model."): ref for key, ref in whole.tensors.items()}
         inner = {key.removeprefix(place.keys): ref for key, ref in found.items() if key.startswith(place.keys)}
         others = {
@@ -123,11 +145,13 @@ def _encoder(whole: Checkpoint, number: int) -> Checkpoint:
             whole,
             node=Node(converter.model, form.name, whole.node.release),
             config_from=f"{whole.config_from} at {place.config}",
-            config=get(whole.config, place.config),
+            config=config,
             tensors=inner,
             sidecars=sidecars,
             original=whole.original.get(place.assets, {}),
             set_aside={**whole.set_aside, **others},
+            # The rest of the params file is about training the whole.
+            params={},
         )
     raise UsageError(f"--encoder: {whole.path} is a {whole.node.model}, which has no list of encoders")
 
@@ -145,22 +169,27 @@ def _params(path: Path, folder: Path, given: Path | None, metadata: tuple[dict[s
         if not given.is_file():
             raise UsageError(f"{given}: no such file")
         return read_yaml(given), str(given)
-    beside = [folder / "config.yaml"] if (folder / "config.yaml").is_file() else sorted(folder.glob("*.y*ml"))
-    if len(beside) == 1:
-        return read_yaml(beside[0]), str(beside[0])
+    if (folder / "config.yaml").is_file():
+        return read_yaml(folder / "config.yaml"), str(folder / "config.yaml")
+    found = {file: read_yaml(file) for file in sorted(folder.glob("*.y*ml"))}
+    if len(found) > 1 or metadata:
+        # Other tools keep settings of their own beside a checkpoint.
+        found = {file: document for file, document in found.items() if _describes(document)}
+    if len(found) == 1:
+        ((file, document),) = found.items()
+        return document, str(file)
     if metadata and isinstance(metadata[-1].get("params"), dict):
         return metadata[-1]["params"], f"{path} (its own metadata)"
-    found = f"{len(beside)} YAML files lie beside it" if beside else "no YAML file lies beside it"
-    raise UsageError(f"{path}: which params file describes it? {found}; name it with --config")
+    said = f"{len(found)} YAML files beside it do" if found else "no YAML file beside it does"
+    raise UsageError(f"{path}: which params file describes it? {said}; name one with --config")
 
 
-def model_section(params: Any) -> dict[str, Any] | None:
-    """The model's own section of a params file, flat (`model:`) or as the trainer has it (`trainer.init.model`)."""
-    for where in ("trainer.init.model", "model"):
-        section = get(params, where)
-        if isinstance(section, dict):
-            return section
-    return None
+def _describes(document: Any) -> bool:
+    """Whether a document has a model section."""
+    try:
+        return bool(params.model_section(document))
+    except ValueError:
+        return False
 
 
 def _said_release(
@@ -171,33 +200,24 @@ def _said_release(
         return given, "--from-release"
     said = [(metadata[-1].get("version"), "the checkpoint's metadata")] if metadata else []
     said.append((saved_by, "the container's format"))
-    if (folder / "mmconvert.json").is_file():
-        said.append((get(read_json(folder / "mmconvert.json"), "target.release"), "mmconvert.json"))
+    if (folder / MANIFEST).is_file():
+        said.append((get(read_json(folder / MANIFEST), "target.release"), MANIFEST))
     for version, where in said:
         with suppress(ValueError):
             return Release.parse(str(version)), where
     return None
 
 
-def _release(document: Config, section: Config, converter: Converter, form: Format) -> tuple[Release | None, str]:
-    """The newest release that may have written these params, and why."""
-    candidates, reasons = spellings.releases(form.changes, section, converter.b_releases)
-    if "trainer" in document:
-        candidates = [each for each in candidates if each >= TRAINER]
-        reasons.append(f"since {TRAINER} params stand under `trainer`")
-    elif document.keys() & FLAT_SECTIONS:
-        candidates = [each for each in candidates if each < TRAINER]
-        reasons.append(f"before {TRAINER} params are flat")
-    if not candidates:
-        return None, "nothing: its params mix the spellings of several releases"
+def _release(document: Config, section: Config, converter: Converter, form: Format) -> tuple[Release, Release, str]:
+    """The newest release that may have written these params, the oldest one, and why."""
+    candidates, reasons = params.releases(document, converter.b_releases)
+    narrower, more = spellings.releases(form.changes, section, candidates)
+    if narrower:
+        candidates, reasons = narrower, [*reasons, *more]
     first, last = candidates[0], candidates[-1]
     span = str(last) if first == last else f"{first} to {last}"
-    return (
-        last,
-        f"its params, which may be of {span}: {'; '.join(reasons)}"
-        if reasons
-        else f"nothing that says more than {span}",
-    )
+    why = f"its params, which may be of {span}: {'; '.join(reasons)}"
+    return last, first, why if reasons else f"nothing that says more than {span}"
 
 
 def _assets(folder: Path, converter: Converter) -> dict[str, Path]:

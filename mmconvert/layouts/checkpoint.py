@@ -35,7 +35,8 @@ class Checkpoint:
 
     `config` is as found in `config_from` (for several parts: by part). Tensors and sidecars are named with their part's
     name and a slash in front. `original` is the config of the Hugging Face checkpoint that a CS one was made from, if
-    it travelled along; `params` is a CS one's whole params document, and its `config` is in the newest spelling.
+    it travelled along; `params` is a CS one's whole params document, `params_release` the oldest that
+    may have spelled it, and its `config` is in the newest spelling.
     `set_aside` lists what is no tensor of the model, with the reason; a `bare` checkpoint is a params file alone.
     """
 
@@ -51,6 +52,7 @@ class Checkpoint:
     set_aside: Mapping[str, str] = field(default_factory=dict)
     release_from: str = ""
     params: Config = field(default_factory=dict)
+    params_release: Release | None = None
     bare: bool = False
 
     @property

@@ -13,11 +13,9 @@ from mmconvert import params, registry, spellings
 from mmconvert.converter import Format
 from mmconvert.documents import read_json, read_yaml
 from mmconvert.errors import InputRefused, NoConversion, UsageError
-from mmconvert.layouts.cerebras import model_section
 from mmconvert.layouts.checkpoint import Checkpoint
 from mmconvert.layouts.hugging_face import snapshot
 from mmconvert.registry import Node
-from mmconvert.releases import NEWEST, OLDEST
 from mmconvert.spec import A, B, Config, Side
 
 CONFIG = "config.json"
@@ -124,12 +122,9 @@ def _cerebras(model: str, file: Path) -> Checkpoint:
     if not document.keys() & {"model", "trainer"}:
         document = {"model": document}
     try:
-        # Of an unknown release: what the oldest ones spelled otherwise is taken along, and the rest stays.
-        section = model_section(params.convert(document, OLDEST, NEWEST)[0])
+        section = params.model_section(document)
     except ValueError as error:
         raise InputRefused(f"{file}: {error}") from error
-    if section is None:
-        raise InputRefused(f"{file}: has neither a `model:` section nor `trainer.init.model`")
     form = next(_formats(model, B))
     return Checkpoint(
         path=file,

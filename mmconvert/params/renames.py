@@ -5,7 +5,7 @@ Since 2.3 nothing was renamed. Where the older releases read the newer spelling 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmconvert.params.renaming import Condition, Config, Result, Row, apply, each, gone, join, put_in, rename, respell
@@ -176,3 +176,14 @@ def between(params: Config, source: Release, target: Release) -> Result:
     newer = [row.up for release, rows in RENAMES if source < release <= target for row in rows]
     older = [row.down for release, rows in reversed(RENAMES) if target < release <= source for row in reversed(rows)]
     return apply(newer + older, params)
+
+
+def respelled(params: Config) -> Iterator[tuple[Release, str]]:
+    """The releases since which some field of a flat document is spelled otherwise, each with one such section."""
+    for release, rows in RENAMES:
+        for row in rows:
+            changed, _ = row.up(params)
+            sections = [name for name in params if get(changed, name) != params[name]]
+            if sections:
+                yield release, f"what {sections[0]} holds"
+                break

@@ -227,9 +227,9 @@ def test_a_trainers_params_are_read_back(to_cs: ToCs, mmconvert: Run, llama: Pat
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("trainer: null", "trainer is no mapping"),
-        ("trainer: {init: [1]}", "trainer.init is no mapping"),
-        ("- 1", "the file is no mapping"),
+        ("trainer: null", "trainer is None, but must be one mapping"),
+        ("trainer: {init: [1]}", "trainer.init is [1], but must be a mapping"),
+        ("- 1", "the file is [1], but must be a mapping"),
         (None, "does not exist"),
     ],
 )

@@ -23,13 +23,17 @@ FLAT: dict[str, Any] = {
 }
 
 
+# Fields of the run that a flat file keeps in its model section.
+RUN: dict[str, Any] = {"mixed_precision": True, "fp16_type": "cbfloat16"}
+
+
 @pytest.fixture
 def cs_2_2(mmconvert: Run, llama: Path, tmp_path: Path) -> Path:
-    """A LLaMA of release 2.2, beside a whole params file."""
-    params = tmp_path / "params.yaml"
-    params.write_text(yaml.safe_dump({"model": {"mixed_precision": True}, **FLAT}))
-    done = mmconvert("hf-to-cs", "--src", llama, "--out", tmp_path / "cs", "--to-release", "2.2", "--params", params)
+    """A LLaMA of release 2.2 whose config.yaml is a whole params file."""
+    done = mmconvert("hf-to-cs", "--src", llama, "--out", tmp_path / "cs", "--to-release", "2.2")
     assert done.returncode == 0
+    params = written(tmp_path / "cs")
+    (tmp_path / "cs/config.yaml").write_text(yaml.safe_dump({"model": {**params["model"], **RUN}, **FLAT}))
     return tmp_path / "cs"
 
 
@@ -42,6 +46,8 @@ def test_a_whole_params_file_moves_under_trainer_and_back(mmconvert: Run, cs_2_2
     assert up.returncode == 0
     new = written(tmp_path / "new")["trainer"]
     assert new["init"]["model"]["name"] == "llama"
+    assert not new["init"]["model"].keys() & RUN.keys()
+    assert new["init"]["precision"] == {"enabled": True, "fp16_type": "cbfloat16"}
     assert (new["init"]["loop"]["max_steps"], new["init"]["seed"]) == (100, 3)
     assert new["init"]["optimizer"] == {"AdamW": {}}
     assert new["init"]["schedulers"] == [{"LinearLR": {"initial_learning_rate": 0.0, "total_iters": 10}}]
@@ -51,6 +57,55 @@ def test_a_whole_params_file_moves_under_trainer_and_back(mmconvert: Run, cs_2_2
     old, first = written(tmp_path / "old"), written(cs_2_2)
     del first["runconfig"]["mode"]
     assert old == first
+    assert RUN.items() <= old["model"].items()
+
+
+@pytest.mark.parametrize("release", ["2.0", "2.1", "2.2"])
+def test_fields_of_the_run_stay_in_a_flat_file(mmconvert: Run, cs_2_2: Path, tmp_path: Path, release: str) -> None:
+    params = written(cs_2_2)
+    params["model"]["fp16_type"] = "bfloat16"
+    (cs_2_2 / "config.yaml").write_text(yaml.safe_dump(params))
+    assert mmconvert("cs-to-cs", "--src", cs_2_2, "--out", tmp_path / "out", "--to-release", release).returncode == 0
+    said = {"use_bfloat16": True} if release == "2.0" else {"fp16_type": "bfloat16"}
+    assert {"mixed_precision": True, **said}.items() <= written(tmp_path / "out")["model"].items()
+
+
+def test_old_spellings_tell_a_release_that_nobody_says(mmconvert: Run, cs_2_2: Path, tmp_path: Path) -> None:
+    params = written(cs_2_2)
+    params["optimizer"] = {"optimizer_type": "AdamW", "beta1": 0.9, "beta2": 0.95, "weight_decay_rate": 0.1}
+    params["runconfig"]["keep_checkpoint_max"] = 3
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(params))
+    assert mmconvert("cs-to-cs", "--src", tmp_path / "old.yaml", "--out", tmp_path / "new").returncode == 0
+    new = written(tmp_path / "new")["trainer"]["init"]
+    assert new["optimizer"] == {"AdamW": {"betas": [0.9, 0.95], "weight_decay": 0.1}}
+    assert {"KeepNCheckpoints": {"n": 3}} in new["callbacks"]
+    found = json.loads(mmconvert("inspect", tmp_path / "old.yaml", "--json").stdout)
+    assert (found["release"], "before 2.1 there is what" in found["release_from"]) == ("2.0", True)
+
+
+def test_a_flat_file_whose_model_has_a_name_is_flat_all_the_same(mmconvert: Run, cs_2_2: Path, tmp_path: Path) -> None:
+    params = written(cs_2_2)
+    params["model"]["name"] = "llama"
+    (tmp_path / "named.yaml").write_text(yaml.safe_dump(params))
+    assert mmconvert("cs-to-cs", "--src", tmp_path / "named.yaml", "--out", tmp_path / "new").returncode == 0
+    assert written(tmp_path / "new")["trainer"]["init"]["loop"] == {"max_steps": 100}
+
+
+def test_a_params_file_of_the_user_is_brought_to_the_release_that_is_written(
+    mmconvert: Run, llama: Path, cs_2_2: Path, tmp_path: Path
+) -> None:
+    done = mmconvert("hf-to-cs", "--src", llama, "--out", tmp_path / "new", "--params", cs_2_2 / "config.yaml")
+    assert "warning: runconfig.mode is dropped" in done.stderr
+    mmconvert("cs-to-cs", "--src", cs_2_2, "--out", tmp_path / "other")
+    assert written(tmp_path / "new") == written(tmp_path / "other")
+
+
+def test_another_tokenizer_takes_the_carried_ones_place(mmconvert: Run, cs_2_2: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "tokens/tokenizer.json").write_text("{}")
+    out = tmp_path / "new"
+    assert mmconvert("cs-to-cs", "--src", cs_2_2, "--out", out, "--tokenizer", tmp_path / "tokens").returncode == 0
+    assert {file.name for file in (out / "assets").iterdir() if "token" in file.name} == {"tokenizer.json"}
 
 
 def test_what_has_no_place_in_the_new_params_file_is_said(mmconvert: Run, cs_2_2: Path, tmp_path: Path) -> None:

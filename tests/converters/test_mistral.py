@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mmconvert import registry
+from mmconvert import Options, api, registry
 
 if TYPE_CHECKING:
-    from tests.converters.conftest import Configs
+    from tests.converters.conftest import Configs, Draft, Reader, Workshop
 
 MISTRAL = {"model_type": "mistral"}
 ZEPHYR = {
@@ -54,3 +54,24 @@ def test_a_nameless_section_is_a_mistral_by_its_window(mistral: Configs) -> None
     assert "name" not in section
     known = {each.model for each in registry.converters() if each.b.parts[""](section)}
     assert known == {"mistral"}
+
+
+def test_one_without_a_window_keeps_its_name_in_releases_that_say_none(
+    workshop: Workshop, gqa: Draft, facts: Reader
+) -> None:
+    gqa.set(model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=None)
+    old = workshop.convert(gqa.path, "cs-2.3")
+    assert api.verify(gqa.path, old).problems == []
+    for source in (old, workshop.convert(old, "cs-2.10", Options(container="mdl")), workshop.convert(old, "cs-2.2")):
+        back = workshop.convert(source, "hf")
+        config = workshop.edit(back).config()
+        assert (config["model_type"], config["sliding_window"]) == ("mistral", None)
+        assert facts(back) == facts(gqa.path)
+
+
+def test_a_mdl_alone_says_it_too(workshop: Workshop, gqa: Draft) -> None:
+    gqa.set(model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=None)
+    old = workshop.convert(gqa.path, "cs-2.3", Options(container="mdl"))
+    (old / "mmconvert.json").unlink()
+    (old / "config.yaml").unlink()
+    assert api.inspect(old / "model.mdl").model == "mistral"

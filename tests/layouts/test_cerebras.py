@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 import mmconvert
 from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts import Hints, recognise
-from mmconvert.layouts.cerebras import model_section
 from mmconvert.releases import Release
 
 
@@ -26,20 +27,6 @@ def cs(written: Path, tmp_path: Path) -> Path:
     """A CS folder of release 2.4 that a test may change."""
     shutil.copytree(written, tmp_path / "cs")
     return tmp_path / "cs"
-
-
-@pytest.mark.parametrize(
-    ("params", "section"),
-    [
-        ({"model": {"a": 1}}, {"a": 1}),
-        ({"trainer": {"init": {"model": {"a": 2}}}, "model": {"a": 1}}, {"a": 2}),
-        ({"trainer": {"init": {}}}, None),
-        ({"model": "llama"}, None),
-        ([], None),
-    ],
-)
-def test_the_model_section_is_flat_or_the_trainers(params: object, section: object) -> None:
-    assert model_section(params) == section
 
 
 def test_the_release_is_the_files_own_unless_it_is_said(cs: Path) -> None:
@@ -70,9 +57,40 @@ def test_a_params_file_that_is_given_wins(cs: Path, tmp_path: Path) -> None:
         recognise(cs, Hints(config=tmp_path / "absent"))
 
 
+def test_settings_of_other_tools_beside_it_describe_nothing(cs: Path) -> None:
+    (cs / "config.yaml").rename(cs / "params_train.yml")
+    (cs / "wandb-settings.yaml").write_text("project: x\n")
+    assert recognise(cs).config_from == str(cs / "params_train.yml")
+    (cs / "params_train.yml").unlink()
+    assert "metadata" in recognise(cs).config_from
+
+
+def test_what_a_run_says_beside_its_model_does_not_stop_its_weights(cs: Path) -> None:
+    params = yaml.safe_load((cs / "config.yaml").read_text("utf-8"))
+    (cs / "config.yaml").write_text(yaml.safe_dump({**params, "eval_input": [1, 2], "optimizer": "none"}))
+    assert recognise(cs).config["name"] == "vision_transformer"
+
+
+def test_a_release_that_the_model_never_had_is_refused_where_the_user_says_it(cs: Path) -> None:
+    with pytest.raises(UsageError, match=r"--from-release 1\.9: clip-vit is known from 2\.1 to 2\.10"):
+        recognise(cs, Hints(release=Release(1, 9)))
+
+
+def test_a_release_that_is_not_known_here_is_noted_where_the_checkpoint_says_it(cs: Path) -> None:
+    shutil.rmtree(cs)
+    (cs.parent / "later").mkdir()
+    later = cs.parent / "later"
+    manifest = {"target": {"release": "2.11", "model": "clip-vit"}}
+    (later / "mmconvert.json").write_text(json.dumps(manifest))
+    (later / "config.yaml").write_text("model: {name: vision_transformer}\n")
+    found = recognise(later / "config.yaml")
+    assert found.node.release == Release(2, 11)
+    assert ["2.11" in note for note in found.notes] == [True]
+
+
 def test_a_params_file_without_a_model_is_refused(cs: Path) -> None:
     (cs / "config.yaml").write_text("optimizer: {}\n")
-    with pytest.raises(InputRefused, match=r"has neither a `model:` section nor `trainer\.init\.model`"):
+    with pytest.raises(InputRefused, match=r"config.yaml: model is absent.* --config"):
         recognise(cs)
 
 

@@ -131,7 +131,7 @@ def test_a_part_that_is_there_twice_is_refused(llava: Path, tmp_path: Path) -> N
     [
         ("config.json", [], "holds no mapping"),
         ("params.yaml", [], "holds no mapping"),
-        ("params.yaml", {"trainer": {"init": {}}}, "neither a `model:` section"),
+        ("params.yaml", {"trainer": {"init": {}}}, "trainer.init.model is absent"),
         ("params.yaml", {"trainer": []}, "trainer is"),
     ],
 )
