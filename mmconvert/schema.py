@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -39,7 +40,13 @@ class Schema:
         error = best_match(_validator()(self.document).iter_errors(config))
         if error is None:
             return None
-        return ".".join(map(str, error.absolute_path)), error.message.partition("\n")[0][:200]
+        path = [*map(str, error.absolute_path)]
+        if error.validator == "additionalProperties":
+            known = error.schema.get("properties", {})
+            name = next(name for name in error.instance if name not in known)
+            near = get_close_matches(name, known, n=1)
+            return ".".join([*path, name]), "no such field" + (f"; did you mean {near[0]}?" if near else "")
+        return ".".join(path), error.message.partition("\n")[0][:200]
 
     def default(self, path: str) -> Any:
         """The class default of the field at a path; None where there is none."""

@@ -208,14 +208,14 @@ BROKEN = {
         with_fields(depth=UNREAD_FIELD),
         r"deep is True, which has no counterpart",
     ),
-    "an unknown field": (testing.sections_are_valid, with_fields(width=MISSPELT), r"'hiden_size' was unexpected"),
+    "an unknown field": (testing.sections_are_valid, with_fields(width=MISSPELT), r"hiden_size: no such field"),
     "a field that only our own reader takes": (
         testing.sections_are_valid,
         replace(
             SPELLED_BACK_ONLY,
             configs=replace(SPELLED_BACK_ONLY.configs, b=Space(lambda _: {"": SCHEMA_CS}, spelled_otherwise)),
         ),
-        r"'size' was unexpected",
+        r"size: no such field",
     ),
     "a deprecated field": (
         testing.sections_are_valid,

@@ -35,5 +35,7 @@ def recognise(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
         return hugging_face.single_folder(path, hints)
     if weight_files(path) or holds_mdl:
         return cerebras.recognise(path, hints)
+    if (path / "config.yaml").is_file():
+        return cerebras.recognise(path / "config.yaml", hints)
     hugging_face.refuse_adapters(path)
     return hugging_face.several_folders(path, hints)

@@ -153,6 +153,8 @@ def test_a_params_file_alone_goes_to_another_release_too(mmconvert: Run, cs_2_2:
     assert {file.name for file in (tmp_path / "alone").iterdir()} == {"config.yaml", "mmconvert.json"}
     assert written(tmp_path / "alone") == written(tmp_path / "whole")
     assert mmconvert("verify", tmp_path / "alone").returncode == 0
+    again = mmconvert("cs-to-cs", "--src", tmp_path / "alone", "--to-release", "2.2", "--out", tmp_path / "again")
+    assert again.returncode == 0
 
 
 def test_a_params_file_alone_is_no_model(mmconvert: Run, cs_2_2: Path, tmp_path: Path) -> None:

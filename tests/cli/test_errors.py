@@ -310,8 +310,12 @@ def test_a_folder_that_may_not_be_written_is_a_disk_error(
     mmconvert: Run, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Root may write anywhere, whatever the mode says; so the refusal of the kernel is played.
+    really = os.open
+
     def refuse(path: Path, *arguments: Any, **options: Any) -> int:
-        raise PermissionError(13, "Permission denied", str(path))
+        if Path(path).is_relative_to(tmp_path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return really(path, *arguments, **options)
 
     monkeypatch.setattr("mmconvert.staging.os.open", refuse)
     done = mmconvert("hf-to-cs", "--src", llama, "--out", tmp_path / "out")

@@ -123,3 +123,38 @@ def test_inspect_says_which_ways_are_open(two_encoders: Path) -> None:
     found = api.inspect(two_encoders)
     assert (list(found.converts_to), set(found.refused)) == (["cs"], {"hf", "llava"})
     assert all("LLaVA one tower" in why for why in found.refused.values())
+
+
+@pytest.mark.parametrize("release", ["2.3", "2.10"])
+def test_an_encoder_may_be_asked_for_by_its_model_s_name_too(
+    two_encoders: Path, release: str, workshop: Workshop, facts: Reader
+) -> None:
+    source = workshop.convert(two_encoders, f"cs-{release}")
+    named = workshop.convert(source, "hf", encoder=1, model="clip-encoder")
+    assert facts(named) == facts(workshop.convert(two_encoders, "hf", encoder=1))
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda images: images.pop("image_models"), r"image_encoder is absent|has 0 encoders"),
+        (
+            lambda images: images.update(image_models=[{}]),
+            "image_encoder.* is a required property|image_encoder is absent",
+        ),
+        (lambda images: images["image_models"].__setitem__(0, {"image_encoder": None}), "image_encoder"),
+        (lambda images: images["image_models"][0]["image_encoder"].update(patch_size=None), "patch_size is null"),
+    ],
+)
+def test_a_list_of_encoders_that_makes_no_sense_is_refused(
+    damage: Any, why: str, golden: Path, workshop: Workshop
+) -> None:
+    folder = workshop.convert(golden / "inputs/mmsimple", "cs-2.10")
+    params = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+    damage(params["model"]["image_model_list"])
+    (folder / "config.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(InputRefused, match=why):
+        workshop.convert(folder, "hf")
+    with pytest.raises((InputRefused, UsageError)):
+        workshop.convert(folder, "hf", encoder=0)
+    assert api.inspect(folder).refused

@@ -181,7 +181,7 @@ CASES = [
         "image_encoder.num_classes is set",
         name="encoder",
     ),
-    case("config-invalid", "llama", fields(hidden_sizes=3), "'hidden_sizes' was unexpected"),
+    case("config-invalid", "llama", fields(hidden_sizes=3), "hidden_sizes: no such field; did you mean hidden_size?"),
     case("name-missing", "llama", section(lambda model: model.pop("name")), "has no name (it is llama)"),
     case(
         "name-missing-later",
