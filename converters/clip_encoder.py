@@ -17,7 +17,7 @@ from mmconvert.spec import A, B, Config, mount
 from . import clip
 from .llava_source import IMAGE
 from .mmsimple import MMSIMPLE
-from .releases import SINCE_2_1
+from .releases import SINCE_2_2
 
 HF, CS = A, B
 
@@ -37,6 +37,10 @@ def encoders(config: Config) -> Sequence[Place]:
     return [Place(IMAGE, f"{IMAGE}.", IMAGE)] if "text_model" in config and IMAGE in config else []
 
 
+def is_encoder(config: Config) -> bool:
+    return config.get("name") in ("ViTModel", "vit")
+
+
 CONVERTERS = (
     Converter(
         model="clip-encoder",
@@ -48,7 +52,7 @@ CONVERTERS = (
             documents=clip.documents,
             by_name=True,
         ),
-        b=Format("cs", {"": lambda config: config.get("name") == "ViTModel"}, inside=encoders),
+        b=Format("cs", {"": is_encoder}, aliases=(("model.", ""),), inside=encoders),
         tables=(
             mount(clip.VISION, part="vision", a="vision_model."),
             mount(clip.TEXT_HALF, part="vision"),
@@ -66,7 +70,7 @@ CONVERTERS = (
             a=clip.SPACE,
             b=Space(lambda _: {"": load("cs-image-encoder")}),
         ),
-        b_releases=SINCE_2_1,
+        b_releases=SINCE_2_2,
         note="one CLIP tower of a multimodal model (--encoder)",
         advice=clip.advice,
     ),

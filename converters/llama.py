@@ -34,7 +34,7 @@ def is_llama(config: Config) -> bool:
 def is_cs_llama(config: Config) -> bool:
     """Whether a CS model section is a LLaMA; releases before 2.4 write no name, so its shape must tell."""
     name = config.get("name")
-    return name == "llama" or (
+    return name in ("llama", "LlamaModel") or (
         name is None
         and config.get("position_embedding_type") == "rotary"
         and (config.get("norm_type") == "rmsnorm" or config.get("use_rms_norm") is True)

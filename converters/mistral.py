@@ -41,7 +41,7 @@ CONVERTERS = (
                 *decoder.FIELDS,
                 decoder.WINDOW,
                 *decoder.TOKEN_IDS,
-                const(CS, "name", "mistral", also=["MistralModel"]),
+                const(CS, "name", "mistral"),
                 const(HF, "model_type", "mistral", also=[None]),
                 const(HF, "architectures", ["MistralForCausalLM"], also=[ANYTHING]),
             ),

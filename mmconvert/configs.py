@@ -13,13 +13,13 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 from mmconvert.errors import InputRefused
-from mmconvert.paths import ABSENT, fields, get, put
+from mmconvert.paths import ABSENT, differing, fields, get, put
 from mmconvert.remark import Remark
 from mmconvert.rules import ANYTHING, ConfigRow, Ignored, Limited, Rule
 from mmconvert.schema import Schema
 from mmconvert.spec import A, B, Config, Side
 
-UNREAD = "written by older converters; no class of any release reads it"
+UNREAD = "written by older converters; no class reads it there"
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,15 @@ class Unchanged(ConfigTable):
         return Translation(source, target, tuple(Remark(path, UNREAD) for path in unread))
 
     def differences(self, side: Side, expected: Config, actual: Config) -> Iterator[str]:
-        for name in sorted(expected.keys() | actual.keys()):
-            yield from _difference(name, get(actual, name), get(expected, name))
+        for path, (wanted, value) in differing(_said(expected), _said(actual)):
+            yield f"{path} is {value!r}, expected {wanted!r}"
+
+
+def _said(config: object) -> object:
+    """A config without its fields that are null, which say no more than absent ones; a list's items all count."""
+    if isinstance(config, Mapping):
+        return {name: _said(value) for name, value in config.items() if value is not None}
+    return [_said(item) for item in config] if isinstance(config, list) else config
 
 
 def _difference(path: str, value: object, wanted: object) -> Iterator[str]:

@@ -99,11 +99,12 @@ def _with_both_sides(leg: Leg, where: str) -> Leg:
     """The leg with the tables of a converter where it leads from one release to another: they know side a as well."""
     if leg.hop.source is not leg.hop.target:
         return leg
-    tables = next(each.tables for each in registry.converters() if each.model == leg.hop.converter.model)
+    there = leg.hop.target
+    tables = next(each.tables for each in registry.converters() if each.b is there)
     try:
         expansion = expand(tables, leg.config_b)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise InputRefused(f"{where}: its heads make no sense: {error}") from error
+        raise InputRefused(f"{where}: sizes that tensors follow from are absent, null or zero ({error})") from error
     for pair in expansion.pairs:
         if pair.index is not None and not is_permutation(pair.index):
             why = f"{pair.rule!r} is no order of the {pair.shape[0]} rows of {pair.b}"
