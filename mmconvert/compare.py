@@ -11,20 +11,25 @@ from mmconvert.assembly import Assembly, assemble
 from mmconvert.casts import CASTABLE, Cast, Overflow
 from mmconvert.completeness import named, second_copies
 from mmconvert.containers import open_file
+from mmconvert.converter import Format
 from mmconvert.documents import read_json
-from mmconvert.errors import InputRefused, MMConvertError, NoConversion, VerificationFailed
+from mmconvert.errors import InputRefused, MMConvertError, NoConversion, UsageError, VerificationFailed
 from mmconvert.findings import Findings
 from mmconvert.layouts import NO_HINTS, Checkpoint, Hints, recognise
 from mmconvert.mapping import Leg
 from mmconvert.options import DEFAULTS, Options
+from mmconvert.paths import leaves
 from mmconvert.plans import Plan, PlannedTensor, Twins
 from mmconvert.progress import Progress, Silent
 from mmconvert.registry import Hop
 from mmconvert.scan import has_nonfinite
 from mmconvert.sources import Source, TensorRef, side_by_side
+from mmconvert.spec import Config
 
 # Enough names to know which ones are meant.
 SHOWN = 4
+# Where the model's own section of a params file may stand.
+MODEL_SECTIONS = ("model.", "trainer.init.model.")
 
 
 def compare(
@@ -33,13 +38,11 @@ def compare(
     """Compare every tensor of `b` with the mapped tensor of `a`, bit for bit, and the configs field by field.
 
     Casts and invented tensors are known from b's manifest; without one, b's own element types are taken as wanted.
-    Raises NoConversion if no path leads from a's format to b's, InputRefused where a side is broken in itself.
+    Raises NoConversion if no path leads from a's format to b's, InputRefused where a side is broken in itself,
+    UsageError for a hint that has nothing to act on.
     """
-    left, right = recognise(a, hints_a), recognise(b, hints_b)
-    if left.node.model != right.node.model:
-        raise NoConversion(f"{a} is a {left.node.model}, {b} a {right.node.model}: nothing maps one to the other")
+    left, right = _of_one_model(a, b, hints_a, hints_b)
     hops = registry.path(left.node.model, left.node.format, right.node.format)
-    registry.release_of(hops, right.node.release)
     recorded = _recorded(b)
     options = recorded or DEFAULTS
     assembly = assemble(left, hops, replace(options, init={**_everything(hops), **options.init}))
@@ -48,11 +51,65 @@ def compare(
             raise InputRefused(f"{a}: {twins.complaint}")
     back = Hop(hops[-1].converter, hops[-1].other)
     (leg,) = mapping.translate([back], right.config, frozenset(right.tensors), right.config_from)
-    result = Findings()
+    result = Findings(notes=[*left.notes, *right.notes, *_uncompared(left, right)])
     found = _named(right, leg, {tensor.key for tensor in assembly.tensors}, result)
     _compare_configs(assembly.legs[-1], leg, result)
     _compare_tensors(assembly, found, leg, set(options.init), result, progress or Silent())
     return result
+
+
+def _of_one_model(a: Path, b: Path, hints_a: Hints, hints_b: Hints) -> tuple[Checkpoint, Checkpoint]:
+    """Both sides, recognised; where one of them looks like another model, it may be the other side's too."""
+    left, right = recognise(a, hints_a), recognise(b, hints_b)
+    _check_hints(a, left, hints_a)
+    _check_hints(b, right, hints_b)
+    if left.node.model != right.node.model:
+        left = _as_model(right.node.model, a, left, hints_a)
+    if left.node.model != right.node.model:
+        right = _as_model(left.node.model, b, right, hints_b)
+    if left.node.model != right.node.model:
+        raise NoConversion(
+            f"{a} is a {left.node.model}, {b} a {right.node.model}: nothing maps one to the other; "
+            "if one of them is a model that looks like it, name that with --model"
+        )
+    return left, right
+
+
+def _check_hints(path: Path, checkpoint: Checkpoint, hints: Hints) -> None:
+    given = {"--config": hints.config, "--from-release": hints.release, "--encoder": hints.encoder}
+    for option, value in given.items():
+        if value is not None and checkpoint.node.release is None:
+            raise UsageError(f"{option} is for CS checkpoints, and {path} is none")
+
+
+def _as_model(model: str, path: Path, checkpoint: Checkpoint, hints: Hints) -> Checkpoint:
+    """A checkpoint as one of `model`, if it may be; the checkpoint itself where its user named another, or it is not.
+
+    A CS section is of any model that a user names, so its shape is looked at first.
+    """
+    forms = [converter.format(side) for converter, side in registry.formats() if converter.model == model]
+    alike = any(form.name == checkpoint.node.format and _fits(form, checkpoint.config) for form in forms)
+    if hints.model is not None or not alike:
+        return checkpoint
+    try:
+        return recognise(path, replace(hints, model=model))
+    except InputRefused:
+        return checkpoint
+
+
+def _fits(form: Format, config: Config) -> bool:
+    if "" in form.parts:
+        return form.parts[""](config)
+    return form.parts.keys() == config.keys() and all(known(config[part]) for part, known in form.parts.items())
+
+
+def _uncompared(left: Checkpoint, right: Checkpoint) -> list[str]:
+    """What is told of two CS checkpoints whose params files say more than their models."""
+    if not (left.params and right.params):
+        return []
+    paths = [f"{path}." for each in (left, right) for path, _ in leaves(each.params)]
+    more = not all(path.startswith(MODEL_SECTIONS) for path in paths)
+    return ["the model sections are compared; of params files no more"] if more else []
 
 
 def _recorded(folder: Path) -> Options | None:

@@ -19,7 +19,7 @@ from mmconvert.dtypes import DType
 from mmconvert.errors import InputRefused, NoConversion, UsageError
 from mmconvert.layouts import NO_HINTS, Hints, recognise
 from mmconvert.layouts.hugging_face import snapshot
-from mmconvert.paths import ABSENT
+from mmconvert.paths import differing
 from mmconvert.progress import Progress, Silent
 from mmconvert.registry import Node
 from mmconvert.scan import numbers
@@ -108,7 +108,7 @@ def difference(
         shapes={key: (x.shape, y.shape) for key, (x, y) in pairs.items() if key not in alike},
         dtypes={key: (x.dtype, y.dtype) for key, (x, y) in pairs.items() if x.dtype != y.dtype},
         values=_values(alike, progress or Silent()),
-        config={} if bare else dict(_fields(left.config, right.config)),
+        config={} if bare else dict(differing(left.config, right.config)),
         tensors=len(alike),
         nbytes=sum(ref.nbytes for _, ref in alike.values()),
         notes=(*left.notes, *right.notes, *without),
@@ -166,23 +166,6 @@ def _open_tensors(path: Path) -> _Opened | None:
 
 def _set_aside(path: Path, entries: Mapping[str, str]) -> tuple[str, ...]:
     return (f"{path}: {len(entries)} entries are no tensors of the model and not compared",) if entries else ()
-
-
-def _fields(a: Any, b: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """The fields that differ, by dotted path. `true` is not 1, but 1 is 1.0: YAML and JSON writers differ in that."""
-    left, right = dict(_flat(a)), dict(_flat(b))
-    for path in left | right:
-        x, y = left.get(path, ABSENT), right.get(path, ABSENT)
-        if x != y or isinstance(x, bool) != isinstance(y, bool):
-            yield path, (x, y)
-
-
-def _flat(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if not config or not isinstance(config, Mapping | list):
-        yield path, config
-        return
-    for name, value in config.items() if isinstance(config, Mapping) else enumerate(config):
-        yield from _flat(value, f"{path}.{name}" if path else str(name))
 
 
 def _values(pairs: Mapping[str, tuple[TensorRef, TensorRef]], progress: Progress) -> dict[str, Apart]:

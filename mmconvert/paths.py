@@ -64,3 +64,24 @@ def fields(config: Mapping[str, Any], known: Iterable[str]) -> Iterator[tuple[st
                 yield from look(item, f"{path}.{name}" if path else str(name))
 
     return look(config, "")
+
+
+def leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every (path, value) of a config that holds no others: scalars, and whatever is empty."""
+    if not config or not isinstance(config, Mapping | list):
+        yield path, config
+        return
+    for name, value in config.items() if isinstance(config, Mapping) else enumerate(config):
+        yield from leaves(value, f"{path}.{name}" if path else str(name))
+
+
+def differing(a: Any, b: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """The leaves that differ; one that a side lacks is ABSENT there.
+
+    `true` is not 1, but 1 is 1.0: YAML and JSON writers differ in that.
+    """
+    left, right = dict(leaves(a)), dict(leaves(b))
+    for path in left | right:
+        x, y = left.get(path, ABSENT), right.get(path, ABSENT)
+        if x != y or isinstance(x, bool) != isinstance(y, bool):
+            yield path, (x, y)

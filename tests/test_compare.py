@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 import mmconvert
-from mmconvert import Options, Plan, api
+from mmconvert import Hints, Options, Plan, api
 from mmconvert.compare import check_written
-from mmconvert.errors import InputRefused, VerificationFailed
+from mmconvert.errors import InputRefused, NoConversion, UsageError, VerificationFailed
+from mmconvert.releases import NEWEST
 
 Make = Callable[..., Path]
 KEY = "vit_model.encoder.transformer_encoder.norm.bias"
@@ -39,6 +41,110 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], obj
 def set_fields(folder: Path, **fields: Any) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **fields}))
+
+
+# --- two checkpoints: of which model, and of which release ----------------------------------------------------------
+
+
+def without_head(tensors: dict[str, torch.Tensor]) -> None:
+    """Leave what `LlamaModel` has."""
+    del tensors["lm_head.weight"]
+    for key in list(tensors):
+        tensors[key.removeprefix("model.")] = tensors.pop(key)
+
+
+@pytest.fixture
+def headless(make_llama: Make, tmp_path: Path) -> tuple[Path, Path]:
+    """A LLaMA without its output head, and the CS checkpoint made from it, which looks like a whole LLaMA's."""
+    source = make_llama(tmp_path / "hf", edit=without_head, architectures=["LlamaModel"])
+    out = tmp_path / "cs"
+    mmconvert.convert(source, out, "cs", options=Options(container="safetensors", init={"lm_head": 3}), fsync=False)
+    return source, out
+
+
+def test_a_cs_side_that_looks_like_another_model_is_taken_as_the_other_side_s(headless: tuple[Path, Path]) -> None:
+    source, cs = headless
+    found = api.verify(source, cs)
+    assert (found.problems, found.tensors) == ([], 22)
+    assert api.verify(cs, source).problems == []
+    change_weights(cs, lambda weights: weights["ln_f.weight"].add_(1))
+    assert "ln_f.weight: differs from A's norm.weight" in api.verify(source, cs).problems[0]
+
+
+def test_folders_that_look_like_another_model_are_taken_as_the_other_side_s(llava: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cs"
+    mmconvert.convert(llava, out, "cs", hints=Hints(model="llava"), fsync=False)
+    assert api.inspect(llava).model == "mmsimple-llava"
+    assert api.verify(llava, out).problems == []
+    assert api.verify(out, llava).problems == []
+
+
+def test_a_side_whose_model_was_named_is_that(headless: tuple[Path, Path]) -> None:
+    source, cs = headless
+    with pytest.raises(NoConversion, match=r"a llama-headless, .* a llama: nothing maps one to the other"):
+        api.verify(source, cs, hints_b=Hints(model="llama"))
+
+
+def test_a_side_that_cannot_be_of_the_other_s_model_is_what_it_is(headless: tuple[Path, Path], clip: Path) -> None:
+    _, cs = headless
+    for a, b in ((clip, cs), (cs, clip)):
+        with pytest.raises(NoConversion, match=r"nothing maps one to the other; .*name that with --model"):
+            api.verify(a, b)
+
+
+def test_a_release_that_is_not_known_is_compared_and_noted(clip: Path, tmp_path: Path) -> None:
+    cs = tmp_path / "cs"
+    mmconvert.convert(clip, cs, "cs", options=mmconvert.Options(container="safetensors"), fsync=False)
+    file = cs / "mmconvert.json"
+    facts = json.loads(file.read_text())
+    file.write_text(json.dumps({**facts, "target": {**facts["target"], "release": "9.9"}}))
+    found = api.verify(clip, cs)
+    assert (found.problems, found.tensors) == ([], 56)
+    assert any("9.9" in note for note in found.notes)
+
+
+def test_hints_about_cs_are_refused_for_what_is_not_cs(clip: Path, tmp_path: Path) -> None:
+    cs = tmp_path / "cs"
+    mmconvert.convert(clip, cs, "cs", fsync=False)
+    for hints, option in (
+        (Hints(config=cs / "config.yaml"), "--config"),
+        (Hints(encoder=0), "--encoder"),
+        (Hints(release=NEWEST), "--from-release"),
+    ):
+        with pytest.raises(UsageError, match=f"{option} is for CS checkpoints, and {clip} is none"):
+            api.verify(clip, cs, hints_a=hints)
+        with pytest.raises(UsageError, match=f"{option} is for CS checkpoints, and {clip} is none"):
+            api.verify(cs, clip, hints_b=hints)
+
+
+# --- two checkpoints: params files ----------------------------------------------------------------------------------
+
+
+def test_fields_of_two_cs_checkpoints_are_compared_by_dotted_path(llava: Path, tmp_path: Path) -> None:
+    cs = tmp_path / "cs"
+    mmconvert.convert(llava, cs, "cs", options=Options(container="safetensors"), fsync=False)
+    other = converted(cs, "cs-2.4")
+    params = other / "config.yaml"
+    document = yaml.safe_load(params.read_text())
+    document["model"]["text_model"]["initializer_range"] = 0.5
+    params.write_text(yaml.safe_dump(document))
+    assert api.verify(cs, other).problems == ["config: text_model.initializer_range is 0.5, expected 0.02"]
+
+
+UNCOMPARED = "the model sections are compared; of params files no more"
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_what_is_not_compared_of_two_params_files_is_told(clip: Path, tmp_path: Path, side: int) -> None:
+    sides = [tmp_path / "a", tmp_path / "b"]
+    for each in sides:
+        mmconvert.convert(clip, each, "cs", options=Options(container="safetensors"), fsync=False)
+    assert api.verify(*sides).notes == []
+    params = sides[side] / "config.yaml"
+    params.write_text(f"{params.read_text()}\ntrain_input:\n  batch_size: 8\n")
+    found = api.verify(*sides)
+    assert (found.problems, found.notes) == ([], [UNCOMPARED])
+    assert UNCOMPARED not in api.verify(clip, sides[side]).notes
 
 
 # --- two checkpoints: a tied head -----------------------------------------------------------------------------------

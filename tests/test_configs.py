@@ -160,6 +160,19 @@ def test_between_releases_every_field_stays_but_those_that_nobody_reads() -> Non
     assert list(rules.differences(B, {"own": 1, "none": None}, {"own": 2})) == ["own is 2, expected 1"]
 
 
+def test_between_releases_differences_are_named_as_deep_as_they_lie() -> None:
+    space = Space(lambda _: {"": Schema("s", {"properties": {}})})
+    rules = Unchanged((), space, space)
+    one: dict[str, Any] = {"text": {"size": 1, "same": 2, "none": None}, "units": [3]}
+    two: dict[str, Any] = {"text": {"size": 4, "same": 2}, "units": [3, None]}
+    assert list(rules.differences(B, one, two)) == [
+        "text.size is 4, expected 1",
+        "units.1 is None, expected absent",
+    ]
+    one, two = {"size": 1, "text": None}, {"size": 1, "text": {"size": None}}
+    assert list(rules.differences(B, one, two)) == ["text is {}, expected absent"]
+
+
 def test_a_difference_between_configs_is_named_unless_it_means_the_same() -> None:
     rules = table(*same("size", "norm"), const(B, "dropout", 0.0, also=[ANYTHING]))
     assert list(rules.differences(B, {"size": 1, "dropout": 0.0}, {"size": 1, "dropout": 0.5, "norm": None})) == []

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from mmconvert.paths import ABSENT, fields, get, put, without
+from mmconvert.paths import ABSENT, differing, fields, get, leaves, put, without
 
 CONFIG = {"text": {"size": 1}, "images": [{"name": "x"}, {}], "null": None}
 
@@ -61,3 +61,14 @@ def test_fields_are_taken_whole_unless_a_known_one_lies_inside() -> None:
         "images.1": {},
         "null": None,
     }
+
+
+def test_leaves_are_what_holds_no_others() -> None:
+    assert list(leaves(CONFIG)) == [("text.size", 1), ("images.0.name", "x"), ("images.1", {}), ("null", None)]
+    assert list(leaves({})) == [("", {})]
+
+
+def test_leaves_that_differ_are_named_with_both_values() -> None:
+    other = {"text": {"size": 1.0, "more": 2}, "images": [{"name": "y"}, {}], "null": None}
+    assert dict(differing(CONFIG, other)) == {"text.more": (ABSENT, 2), "images.0.name": ("x", "y")}
+    assert dict(differing({"flag": True}, {"flag": 1})) == {"flag": (True, 1)}

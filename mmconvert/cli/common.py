@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mmconvert.errors import MMConvertError, UsageError
 from mmconvert.releases import Release
 from mmconvert.report import Reporter
+
+if TYPE_CHECKING:
+    from mmconvert.api import Hints
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -28,6 +31,17 @@ def stacked(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
         return function
 
     return decorate
+
+
+# What a user may say of a checkpoint that it may not say itself.
+SAYING = stacked(
+    click.option("--config", type=EXISTING, help="The params file of a CS checkpoint, where it lies elsewhere."),
+    click.option("--model", help="The model, where the files do not say."),
+    click.option("--from-release", help="The CS release of the source, where it does not say."),
+    click.option(
+        "--encoder", type=click.IntRange(min=0), help="One image encoder of a CS multimodal checkpoint, from 0."
+    ),
+)
 
 
 def reporting(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,6 +66,13 @@ def reporting(function: Callable[..., Any]) -> Callable[..., Any]:
             raise SystemExit(error.exit_code) from error
 
     return command
+
+
+def hints(config: Path | None, model: str | None, from_release: str | None, encoder: int | None) -> Hints:
+    """What the options of `SAYING` say. Raises UsageError."""
+    from mmconvert import api
+
+    return api.Hints(config=config, model=model, release=release(from_release, "--from-release"), encoder=encoder)
 
 
 def release(text: str | None, option: str) -> Release | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mmconvert.cli.common import EXISTING, FOLDER, PATH, release, reporting, stacked
+from mmconvert.cli.common import EXISTING, FOLDER, PATH, SAYING, release, reporting, stacked
 from mmconvert.errors import UsageError
 from mmconvert.options import Options, parse_dtype, parse_init
 from mmconvert.report import SCHEMA, Reporter
@@ -48,14 +48,9 @@ SHOWN = 3
 
 SOURCE = stacked(
     click.option("--src", type=PATH, required=True, help="A folder, a file, or a hub cache folder."),
-    click.option("--config", type=EXISTING, help="The params file of a CS checkpoint, where it lies elsewhere."),
-    click.option("--model", help="The model, where the files do not say."),
-    click.option("--from-release", help="The CS release of the source, where it does not say."),
+    SAYING,
     click.option(
         "--vision-tower", type=FOLDER, help="The folder of the vision tower, where the config's path is wrong."
-    ),
-    click.option(
-        "--encoder", type=click.IntRange(min=0), help="One image encoder of a CS multimodal checkpoint, from 0."
     ),
 )
 TARGET = stacked(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mmconvert.cli.common import EXISTING, PATH, reporting
+from mmconvert.cli.common import PATH, SAYING, hints, reporting
 from mmconvert.report import Reporter
 from mmconvert.report.looks import converters_document, draw_converters, draw_inspection, inspection_document
 
@@ -28,15 +28,14 @@ def list_(reporter: Reporter, model: str | None) -> None:
 @click.argument("path", type=PATH)
 @click.option("--keys", is_flag=True, help="Every tensor with its shape, dtype and file.")
 @click.option("--scan", is_flag=True, help="Read the data too, for NaN and infinite values.")
-@click.option("--config", type=EXISTING, help="The params file of a CS checkpoint, where it lies elsewhere.")
-@click.option("--model", help="The model, where the files do not say.")
+@SAYING
 @reporting
-def inspect(reporter: Reporter, path: Path, keys: bool, scan: bool, **hints: Any) -> None:
+def inspect(reporter: Reporter, path: Path, keys: bool, scan: bool, **said: Any) -> None:
     """What lies at PATH and what can be done with it, from headers alone unless --scan is given."""
     from mmconvert import api
 
     with reporter.progress("scanning") if scan else nullcontext() as progress:
-        found = api.inspect(path, hints=api.Hints(**hints), scan=scan, progress=progress)
+        found = api.inspect(path, hints=hints(**said), scan=scan, progress=progress)
     reporter.result(inspection_document(found, keys), lambda: draw_inspection(found, keys))
 
 

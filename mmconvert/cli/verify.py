@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmconvert.cli.common import EXISTING, PATH, reporting
-from mmconvert.errors import UsageError, VerificationFailed
+from mmconvert.cli.common import PATH, SAYING, hints, reporting
+from mmconvert.errors import InputRefused, UsageError, VerificationFailed
 from mmconvert.report import SCHEMA, Reporter
 from mmconvert.units import human_bytes
+
+if TYPE_CHECKING:
+    from mmconvert.api import Hints
 
 # Enough to see the pattern of what is wrong.
 SHOWN = 20
@@ -18,19 +23,22 @@ SHOWN = 20
 @click.command()
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH, required=False)
-@click.option("--config", type=EXISTING, help="The params file of a CS checkpoint, where it lies elsewhere.")
-@click.option("--model", help="The model, where the files do not say.")
+@SAYING
 @reporting
-def verify(reporter: Reporter, a: Path, b: Path | None, config: Path | None, model: str | None) -> None:
-    """With A and B: B is A, converted, bit for bit. With one folder: it is what its own manifest says."""
+def verify(reporter: Reporter, a: Path, b: Path | None, **said: Any) -> None:
+    """With A and B: B is A, converted, bit for bit. With one folder: it is what its own manifest says.
+
+    --from-release and --encoder are about A, --model about both. --config is about what has no params file of its own;
+    where nothing lacks one, about A if that is a CS checkpoint, and else about B.
+    """
     from mmconvert import api
 
     for path in filter(None, (a, b)):
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder")
-    hints = api.Hints(config=config, model=model)
+    hints_a, hints_b = _shared_out(a, b, hints(**said))
     with reporter.progress("verifying") as progress:
-        found = api.verify(a, b, hints_a=hints, hints_b=api.Hints(model=model), progress=progress)
+        found = api.verify(a, b, hints_a=hints_a, hints_b=hints_b, progress=progress)
     document = {
         "schema": SCHEMA,
         "a": str(a),
@@ -56,6 +64,35 @@ def verify(reporter: Reporter, a: Path, b: Path | None, config: Path | None, mod
     reporter.result(document, draw)
     if found.problems:
         raise VerificationFailed(f"{b or a}: {len(found.problems)} differences, the first: {found.problems[0]}")
+
+
+def _shared_out(a: Path, b: Path | None, said: Hints) -> tuple[Hints, Hints]:
+    """What the user said of A, and what of B. Raises UsageError for what has nothing to act on."""
+    from mmconvert import api
+
+    if b is None:
+        if said != api.Hints():
+            raise UsageError(f"{a} is compared with its own manifest, of which there is nothing to say: name A and B")
+        return said, said
+    about_a, about_b = replace(said, config=None), api.Hints(model=said.model)
+    if said.config is not None:
+        left, right = _format(a, about_a), _format(b, about_b)
+        lacking = left is None or right is None
+        if left is None or (left == "cs" and not lacking):
+            about_a = replace(about_a, config=said.config)
+        if right is None or (left != "cs" and not lacking):
+            about_b = replace(about_b, config=said.config)
+    return about_a, about_b
+
+
+def _format(path: Path, said: Hints) -> str | None:
+    """The format of a checkpoint; None where it is not recognised as it lies there."""
+    from mmconvert import api
+
+    try:
+        return api.inspect(path, hints=said).format
+    except (UsageError, InputRefused):
+        return None
 
 
 COMMANDS = (verify,)

@@ -137,3 +137,13 @@ def test_a_path_that_is_not_there_is_a_usage_error(mmconvert: Run, clip: Path, t
     done = mmconvert("diff", clip, tmp_path / "absent")
     assert done.returncode == 2
     assert "absent: no such file or folder" in done.stderr
+
+
+def test_encoders_are_compared_by_themselves(mmconvert: Run, llava: Path, make_llava: Make, tmp_path: Path) -> None:
+    other = make_llava(tmp_path / "other", hidden_act="silu", edit=lambda tensors: tensors[EMBED].add_(1))
+    for name, source in (("a", llava), ("b", other)):
+        assert mmconvert("hf-to-cs", "--src", source, "--out", tmp_path / name).returncode == 0
+    assert mmconvert("diff", tmp_path / "a", tmp_path / "b").returncode == 6
+    options = ("--encoder", "0", "--from-release", "2.10")
+    done = mmconvert("diff", tmp_path / "a", tmp_path / "b", *options)
+    assert (done.returncode, done.stderr) == (0, "")

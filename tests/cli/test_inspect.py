@@ -176,3 +176,11 @@ def test_without_scan_no_data_is_read(inspect: Inspect, mmconvert: Run, make_lla
     path = make_llama(tmp_path / "llama", edit=break_two)
     assert "scan" not in inspect(path)
     assert "finite" not in mmconvert("inspect", path).stdout
+
+
+def test_one_encoder_and_its_release_are_looked_at(
+    inspect: Inspect, mmconvert: Run, llava: Path, tmp_path: Path
+) -> None:
+    assert mmconvert("hf-to-cs", "--src", llava, "--out", tmp_path / "cs").returncode == 0
+    found = inspect(tmp_path / "cs", "--encoder", "0", "--from-release", "2.4")
+    assert (found["model"], found["release"], found["release_from"]) == ("clip-encoder", "2.4", "--from-release")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -131,3 +132,64 @@ def test_a_folder_without_a_manifest_needs_its_source(mmconvert: Run, clip: Path
     done = mmconvert("verify", clip)
     assert done.returncode == 2
     assert "has no mmconvert.json" in done.stderr
+
+
+# --- what a user says of a side -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def alone(converted: Path, tmp_path: Path) -> Path:
+    """The weights of a CS checkpoint, away from its params."""
+    (tmp_path / "alone").mkdir()
+    return Path(shutil.copy(converted / "model.safetensors", tmp_path / "alone"))
+
+
+def test_config_describes_the_side_that_has_no_params(mmconvert: Run, clip: Path, converted: Path, alone: Path) -> None:
+    config = converted / "config.yaml"
+    for a, b in ((clip, alone), (alone, clip), (converted, alone), (alone, converted), (alone, alone)):
+        assert mmconvert("verify", a, b).returncode == 2
+        done = mmconvert("verify", a, b, "--config", config)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_config_replaces_what_lies_beside_a_cs_side(mmconvert: Run, clip: Path, converted: Path) -> None:
+    other = converted.parent / "other.yaml"
+    text = (converted / "config.yaml").read_text()
+    other.write_text(text.replace("initializer_range: 0.02", "initializer_range: 0.5"))
+    for a, b, found in (
+        (clip, converted, "initializer_range is 0.5, expected 0.02"),
+        (converted, clip, "initializer_range is 0.02, expected 0.5"),
+        (converted, converted, "initializer_range is 0.02, expected 0.5"),
+    ):
+        done = mmconvert("verify", a, b, "--config", other)
+        assert done.returncode == 6
+        assert f"config: {found}" in done.stdout
+
+
+def test_config_for_no_cs_checkpoint_is_a_usage_error(mmconvert: Run, clip: Path, converted: Path) -> None:
+    done = mmconvert("verify", clip, clip, "--config", converted / "config.yaml")
+    assert done.returncode == 2
+    assert "--config is for CS checkpoints" in done.stderr
+
+
+def test_an_encoder_that_was_taken_out_is_verified(mmconvert: Run, llava: Path, tmp_path: Path) -> None:
+    cs, tower = tmp_path / "cs", tmp_path / "tower"
+    assert mmconvert("hf-to-cs", "--src", llava, "--out", cs, "--to-release", "2.4").returncode == 0
+    assert mmconvert("cs-to-hf", "--src", cs, "--encoder", "0", "--out", tower).returncode == 0
+    done = mmconvert("verify", cs, tower, "--encoder", "0", "--from-release", "2.4")
+    assert (done.returncode, done.stderr) == (0, "")
+    flip_a_byte(tower / "model.safetensors")
+    assert mmconvert("verify", cs, tower, "--encoder", "0").returncode == 6
+    assert mmconvert("verify", tower, cs, "--encoder", "0").returncode == 2
+
+
+def test_the_release_of_a_is_what_the_user_says(mmconvert: Run, clip: Path, converted: Path) -> None:
+    done = mmconvert("verify", converted, clip, "--from-release", "1.0")
+    assert done.returncode == 2
+    assert "--from-release 1.0" in done.stderr
+
+
+def test_of_one_folder_there_is_nothing_to_say(mmconvert: Run, converted: Path) -> None:
+    done = mmconvert("verify", converted, "--encoder", "0")
+    assert done.returncode == 2
+    assert "name A and B" in done.stderr

@@ -30,6 +30,7 @@ STRANGERS: dict[str, st.SearchStrategy[Any]] = {
     "_name_or_path": st.just("/home/someone/model"),
     "quantization_config": st.none(),
 }
+_SOMETIMES = st.sampled_from([False, False, False, True])
 # What says which model this is.
 IDENTITY = ("architectures", "model_type")
 
@@ -72,7 +73,7 @@ def _decoders(draw: Draw, converter: Converter, large: bool) -> Sample:
 @st.composite
 def _decoder(draw: Draw, mistral: bool, large: bool) -> tuple[Decoder, Config, Config]:
     """A decoder's facts, its config with every field stated, and the same with some of them otherwise spelled."""
-    whole = large and draw(st.booleans())
+    whole = large and draw(_SOMETIMES)
     heads, head_dim = (32, 128) if whole else draw(st.sampled_from(HEADS))
     own_bias = st.just(False) if mistral else st.booleans()
     facts = Decoder(
@@ -145,7 +146,7 @@ def _towers(draw: Draw, converter: Converter, large: bool) -> Sample:
 @st.composite
 def _tower(draw: Draw, schema: Schema, large: bool, least: int = 1) -> tuple[Tower, Config, Config]:
     """A tower of `least` layers or more: its facts, its config with every field stated, and one as it is found."""
-    whole = large and draw(st.booleans())
+    whole = large and draw(_SOMETIMES)
     heads = 12 if whole else draw(st.integers(1, 4))
     patch = 32 if whole else draw(st.sampled_from([1, 2, 3, 7, 14]))
     # A picture need not be a whole number of patches; what is left over belongs to none.

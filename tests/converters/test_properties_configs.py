@@ -87,7 +87,7 @@ def test_a_section_is_known_as_its_model_s_in_every_release(name: str, data: st.
 
 @every_converter
 @pytest.mark.parametrize("side", [A, B])
-@examples(60)
+@examples(40)
 @given(data=st.data())
 def test_a_value_that_cannot_be_said_is_refused_by_name(side: Side, name: str, data: st.DataObject) -> None:
     converter = CONVERTERS[name]

@@ -95,7 +95,7 @@ def _has_a_copy(case: Case, key: str) -> bool:
 
 
 @every_converter
-@examples(40)
+@examples(25)
 @given(data=st.data())
 def test_a_tensor_that_is_missing_is_named(name: str, data: st.DataObject) -> None:
     case = data.draw(cases(name))
@@ -108,7 +108,7 @@ def test_a_tensor_that_is_missing_is_named(name: str, data: st.DataObject) -> No
 
 
 @every_converter
-@examples(40)
+@examples(25)
 @given(data=st.data())
 def test_a_tensor_under_another_name_is_named(name: str, data: st.DataObject) -> None:
     case = data.draw(cases(name))
@@ -122,7 +122,7 @@ def test_a_tensor_under_another_name_is_named(name: str, data: st.DataObject) ->
 
 
 @every_converter
-@examples(40)
+@examples(25)
 @given(data=st.data())
 def test_a_tensor_that_does_not_belong_there_is_named(name: str, data: st.DataObject) -> None:
     case = data.draw(cases(name))
@@ -142,7 +142,7 @@ def _other_names(key: str) -> st.SearchStrategy[str]:
 
 
 @every_converter
-@examples(40)
+@examples(25)
 @given(data=st.data())
 def test_a_tensor_of_another_shape_is_named(name: str, data: st.DataObject) -> None:
     case = data.draw(cases(name))
@@ -186,7 +186,7 @@ def _can_be_made(converter: Converter) -> bool:
 
 
 @pytest.mark.parametrize("name", [name for name, each in CONVERTERS.items() if _can_be_made(each)])
-@examples(30)
+@examples(20)
 @given(data=st.data())
 def test_what_can_be_made_may_be_missing_as_a_whole_and_never_in_part(name: str, data: st.DataObject) -> None:
     case = data.draw(cases(name))

@@ -54,7 +54,7 @@ def all_of_b(holding: Holding) -> Tensors:
 
 
 @every_converter
-@examples(25)
+@examples(15)
 @given(data=st.data())
 def test_a_config_demands_what_its_checkpoints_hold(name: str, data: st.DataObject) -> None:
     converter, sample = CONVERTERS[name], data.draw(samples(CONVERTERS[name], large=True))
@@ -74,7 +74,7 @@ def test_a_config_demands_what_its_checkpoints_hold(name: str, data: st.DataObje
 
 
 @every_converter
-@examples(40)
+@examples(30)
 @given(data=st.data())
 def test_every_row_goes_where_the_reference_has_it_and_comes_back(name: str, data: st.DataObject) -> None:
     converter, sample = CONVERTERS[name], data.draw(samples(CONVERTERS[name]))
