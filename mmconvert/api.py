@@ -15,7 +15,6 @@ from mmconvert.converter import Converter
 from mmconvert.demands import Demands, demands
 from mmconvert.diagnosis import Diagnosis, examine
 from mmconvert.difference import Difference, difference
-from mmconvert.errors import NoConversion
 from mmconvert.execute import execute
 from mmconvert.explanation import Explanation
 from mmconvert.findings import Findings
@@ -56,11 +55,9 @@ AnyPath = str | Path
 
 def converters(model: str | None = None) -> list[Converter]:
     """Every converter, or those of one model. Raises NoConversion for a model that there is none for."""
-    found = [each for each in registry.edges() if model in (None, each.model)]
-    if not found:
-        known = ", ".join(sorted({each.model for each in registry.converters()}))
-        raise NoConversion(f"no converter for model {model!r}; known: {known}")
-    return found
+    if model is not None:
+        registry.check_model(model)
+    return [each for each in registry.edges() if model in (None, each.model)]
 
 
 def plan(

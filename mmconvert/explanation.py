@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from math import prod
 
@@ -22,8 +22,9 @@ class Explanation:
     """What becomes of one tensor.
 
     `source` is None for a tensor that is made, `target` for one that is dropped; `note` then says why. `rows` are the
-    source's rows that the target's first ones are; `before` and `after` are the first values of the first rows of the
-    source and of the target. A tensor of one dimension has rows of one value.
+    source's rows that the target's first ones are, `also` what else the target makes of the same tensor; `before` and
+    `after` are the first values of the first rows of the source and of the target. A tensor of one dimension has rows
+    of one value.
     """
 
     source: str | None
@@ -37,30 +38,33 @@ class Explanation:
     rows: tuple[int, ...] = ()
     before: tuple[tuple[float, ...], ...] = ()
     after: tuple[tuple[float, ...], ...] = ()
+    also: tuple[str, ...] = ()
     note: str = ""
 
 
 def explain(plan: Plan, key: str) -> Explanation:
-    """The journey of the tensor that the target or the source calls `key`. Raises UsageError if neither has it."""
+    """The journey of the tensor that the target or the source calls `key`. Raises UsageError if neither has it.
+
+    A tensor of a target of several folders may be named without its folder, where that leaves no doubt.
+    """
     planned = [(output, tensor) for output in plan.outputs for tensor in output.tensors]
-    for output, tensor in planned:
-        if _name(output, tensor) == key:
-            return _explained(output, tensor, key)
-    for output, tensor in planned:
-        if tensor.origin == key:
-            return _explained(output, tensor, _name(output, tensor))
-    for each in plan.dropped:
-        if each.subject == key:
-            return Explanation(key, "", None, "", note=each.why)
-    known = {name for output, tensor in planned for name in (_name(output, tensor), tensor.origin or "")}
+    for spelled in (OutputFile.name_of, lambda _, tensor: tensor.key, lambda _, tensor: tensor.origin):
+        found = [(output, tensor) for output, tensor in planned if spelled(output, tensor) == key]
+        one_source = len({tensor.origin for _, tensor in found}) == 1
+        if found and (len(found) == 1 or one_source):
+            output, tensor = found[0]
+            others = [
+                each.name_of(other)
+                for each, other in planned
+                if other.origin == tensor.origin is not None and other is not tensor
+            ]
+            return replace(_explained(output, tensor, output.name_of(tensor)), also=tuple(others))
+    for dropped in plan.dropped:
+        if dropped.subject == key:
+            return Explanation(key, "", None, "", note=dropped.why)
+    known = {name for output, tensor in planned for name in (output.name_of(tensor), tensor.origin or "")}
     near = get_close_matches(key, known | {each.subject for each in plan.dropped}, n=3, cutoff=0.3)
     raise UsageError(f"--key {key}: no tensor of this name" + (f"; near it are {', '.join(near)}" if near else ""))
-
-
-def _name(output: OutputFile, tensor: PlannedTensor) -> str:
-    """What the tensor is called: with its folder in front, where the target has several."""
-    folder, slash, _ = output.layout.name.rpartition("/")
-    return f"{folder}{slash}{tensor.key}"
 
 
 def _explained(output: OutputFile, tensor: PlannedTensor, name: str) -> Explanation:

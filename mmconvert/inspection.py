@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
-from mmconvert import registry
+from mmconvert import mapping, registry
 from mmconvert.assembly import assemble
-from mmconvert.errors import InputRefused
+from mmconvert.errors import InputRefused, NoConversion
 from mmconvert.layouts import NO_HINTS, Checkpoint, Hints, recognise
 from mmconvert.options import DEFAULTS
 from mmconvert.progress import Progress
@@ -57,7 +57,7 @@ def look_at(path: Path, hints: Hints = NO_HINTS, scan: bool = False, progress: P
         release=str(node.release) if node.release else None,
         known_by=checkpoint.config_from,
         release_from=checkpoint.release_from,
-        parameters=sum(prod(ref.shape) for ref in checkpoint.tensors.values()),
+        parameters=_parameters(checkpoint),
         nbytes=sum(ref.nbytes for ref in checkpoint.tensors.values()),
         dtypes=dict(sorted(dtypes.items())),
         tensors=checkpoint.tensors,
@@ -69,6 +69,18 @@ def look_at(path: Path, hints: Hints = NO_HINTS, scan: bool = False, progress: P
         refused={target: why for target, why in refused.items() if why is not None},
         scan=scan_tensors(checkpoint.tensors, progress) if scan else None,
     )
+
+
+def _parameters(checkpoint: Checkpoint) -> int:
+    """The number of parameters; second copies that the model's tables know of are not counted again."""
+    node = checkpoint.node
+    try:
+        hops = registry.path(node.model, node.format, node.format)
+        legs = mapping.translate(hops, checkpoint.config, frozenset(checkpoint.tensors), checkpoint.config_from)
+        copies = {twin.key for twin in legs[0].twins_read()}
+    except (InputRefused, NoConversion):
+        copies = set()
+    return sum(prod(ref.shape) for key, ref in checkpoint.tensors.items() if key.removeprefix("model.") not in copies)
 
 
 def _refused(checkpoint: Checkpoint) -> dict[str, str | None]:

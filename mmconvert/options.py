@@ -14,20 +14,26 @@ Container = Literal["mdl", "safetensors"]
 Verify = Literal["none", "keys", "bytes"]
 
 
+CONTAINER: Container = "mdl"
+SHARD_SIZE = 5 * 10**9
+TOWER_PATH = "absolute"
+
+
 @dataclass(frozen=True)
 class Options:
     """What a user may ask of a conversion; every default is what most people want.
 
     `dtype` gives element types by part (`""`: all others), None where a part keeps its own; `init` gives seeds by the
-    name of what may be invented.
+    name of what may be invented. What is None was not said, and is `CONTAINER`, `SHARD_SIZE` or `TOWER_PATH` where it
+    matters.
     """
 
-    container: Container = "mdl"
+    container: Container | None = None
     dtype: Mapping[str, DType | None] = field(default_factory=dict)
     init: Mapping[str, int] = field(default_factory=dict)
-    max_shard_size: int = 5 * 10**9
+    max_shard_size: int | None = None
     take: str | None = None
-    tower_path: str = "absolute"
+    tower_path: str | None = None
     tokenizer: Path | None = None
     params: Path | None = None
 

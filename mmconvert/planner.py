@@ -9,12 +9,12 @@ from typing import Any
 from mmconvert import registry, targets
 from mmconvert.assembly import assemble
 from mmconvert.errors import NoConversion, UsageError
-from mmconvert.layouts import NO_HINTS, Hints, recognise
-from mmconvert.options import DEFAULTS, Options
+from mmconvert.layouts import NO_HINTS, Checkpoint, Hints, recognise
+from mmconvert.options import CONTAINER, DEFAULTS, Options
 from mmconvert.plans import Plan
 from mmconvert.registry import Hop
 from mmconvert.releases import Release
-from mmconvert.spec import A, Expansion
+from mmconvert.spec import A, B, Expansion
 from mmconvert.staging import check_target
 
 
@@ -61,7 +61,7 @@ def make_plan(
         )
     hops = registry.path(node.model, node.format, form)
     release = registry.release_of(hops, wanted)
-    _check_fit(options, hints, hops)
+    _check_fit(options, hints, hops, checkpoint)
     place = out if out is not None else src.absolute().parent / f"{src.absolute().name}-{form}"
     if out is not None:
         check_target(out, overwrite, [src, *checkpoint.folders])
@@ -71,19 +71,29 @@ def make_plan(
     return _plan(src, hops, job, targets.lay_out(job))
 
 
-def _check_fit(options: Options, hints: Hints, hops: Sequence[Hop]) -> None:
+def _check_fit(options: Options, hints: Hints, hops: Sequence[Hop], checkpoint: Checkpoint) -> None:
     """Refuse what a user said that has nothing to act on: silence would look like consent. Raises UsageError."""
     first, last = hops[0], hops[-1]
     converter = first.converter
-    from_cs = first.source is converter.b
+    from_cs, to_cs = first.source is converter.b, last.other == B
+    as_mdl = to_cs and (options.container or CONTAINER) == "mdl"
+    bare = checkpoint.bare
     idle = {
+        f"--from {hints.format}: {checkpoint.path} is in format {first.source.name}": hints.format is not None
+        and hints.format != first.source.name,
+        "--config: the source is a params file itself": hints.config is not None and bare,
+        "--container is for CS targets": options.container is not None and not to_cs,
+        "--max-shard-size is for safetensors": options.max_shard_size is not None and as_mdl,
+        "--tower-path is for targets whose config says where the tower lies": options.tower_path is not None
+        and not last.target.links,
+        "--dtype, --init, --container and --max-shard-size are for weights, and this is a params file alone": bare
+        and (options.dtype or options.init or options.container or options.max_shard_size),
         "--config describes a CS checkpoint; this source has its own config.json": hints.config and not from_cs,
         "--from-release is for CS sources": hints.release and not from_cs,
         "--encoder is for CS sources": hints.encoder is not None and not from_cs,
         "--vision-tower is for sources with a tower in a folder of its own": hints.vision_tower
         and (from_cs or first.source.tower is None),
-        "--tower is for LLaVA sources, which may hold two": options.take
-        and (from_cs or not converter.substitutes),
+        "--tower is for LLaVA sources, which may hold two": options.take and (from_cs or not converter.substitutes),
         "--tokenizer: there is none here to replace": options.tokenizer and converter.home.tokenizer is None,
         "--params is for CS targets": options.params and last.other == A,
     }
@@ -123,7 +133,9 @@ def _plan(src: Path, hops: Sequence[Hop], job: targets.Job, target: targets.Targ
             "dropped": [{"field": each.subject, "why": each.why} for each in (*configs.dropped, *target.dropped)],
         },
     }
-    unused = [name for name in options.init if not any(f"--init {name} " in each.why for each in assembly.invented)]
+    pairs = assembly.legs[0].expected()
+    made = {pairs[key].init for key in assembly.holdings.missing}
+    unused = [name for name in options.init if name not in made]
     warnings = (
         *checkpoint.notes,
         *configs.warnings,

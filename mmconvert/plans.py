@@ -72,6 +72,11 @@ class OutputFile:
     layout: FileLayout
     tensors: tuple[PlannedTensor, ...]
 
+    def name_of(self, tensor: PlannedTensor) -> str:
+        """What a tensor of it is called: with its folder in front, where the target has several."""
+        folder, slash, _ = self.layout.name.rpartition("/")
+        return f"{folder}{slash}{tensor.key}"
+
 
 @dataclass(frozen=True)
 class Twins:

@@ -78,6 +78,13 @@ def formats() -> Iterator[tuple[Converter, Side]]:
         yield each, B
 
 
+def check_model(model: str) -> None:
+    """Raise NoConversion for a model that no converter is for, naming those that there are."""
+    known = sorted({each.model for each in converters()})
+    if model not in known:
+        raise NoConversion(f"no converter for model {model!r}; known: {', '.join(known)}")
+
+
 def path(model: str, source: str, target: str) -> tuple[Hop, ...]:
     """The shortest way between two formats of a model.
 

@@ -16,7 +16,7 @@ from mmconvert.containers.shards import inside
 from mmconvert.documents import dump_json, dump_yaml, read_json, read_yaml
 from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts.checkpoint import ASSETS, Checkpoint, is_sidecar
-from mmconvert.options import Options
+from mmconvert.options import CONTAINER, SHARD_SIZE, TOWER_PATH, Options
 from mmconvert.paths import ABSENT, fields, get, put
 from mmconvert.plans import OutputFile, PlannedTensor
 from mmconvert.registry import Hop
@@ -79,7 +79,7 @@ def _cerebras(job: Job, sidecars: Mapping[str, Path], warnings: list[str]) -> Ta
     if not job.checkpoint.bare:
         layouts, index = _weights(job, document, str(canonical.get("name", job.hop.converter.model)), release)
         documents |= index
-    if layouts and release < CONTAINER_SINCE and job.options.container == "mdl":
+    if layouts and release < CONTAINER_SINCE and (job.options.container or CONTAINER) == "mdl":
         warnings.append(
             f"release {release} itself writes and reads an older .mdl; this one is of format 0.5, for 2.1 and later"
         )
@@ -93,7 +93,7 @@ def _weights(
     job: Job, document: Config, name: str, release: Release
 ) -> tuple[Sequence[FileLayout], Mapping[str, bytes]]:
     """The files of a CS checkpoint's tensors, and the index that leads to them where there is one."""
-    if job.options.container == "mdl":
+    if (job.options.container or CONTAINER) == "mdl":
         from mmconvert.containers import mdl_write
 
         metadata = {"version": f"{release}.0", "model_name": name, "params": document}
@@ -159,7 +159,8 @@ def _hugging_face(job: Job, sidecars: Mapping[str, Path], warnings: list[str]) -
         if index is not None:
             documents[_placed(folders, f"{part}/model.safetensors.index.json")] = index
     for path, part in form.links.items():
-        config = put(config, path, _tower_path(job.out / folders[part], folders[part], job.options.tower_path))
+        wanted = job.options.tower_path or TOWER_PATH
+        config = put(config, path, _tower_path(job.out / folders[part], folders[part], wanted))
     carried = {_placed(folders, name): file for name, file in sidecars.items() if _stays(job, name, folders)}
     documents |= {name: file.read_bytes() for name, file in carried.items()}
     for name, document in form.documents(config).items():
@@ -232,7 +233,8 @@ def _restored(table: ConfigTable, mapped: Config, original: Config) -> dict[str,
 def _safetensors(tensors: Sequence[PlannedTensor], options: Options) -> tuple[list[FileLayout], bytes | None]:
     from mmconvert.containers import safetensors
 
-    return safetensors.lay_out_shards("model", [tensor.outline for tensor in tensors], options.max_shard_size)
+    outlines = [tensor.outline for tensor in tensors]
+    return safetensors.lay_out_shards("model", outlines, options.max_shard_size or SHARD_SIZE)
 
 
 def _outputs(layouts: Iterable[FileLayout], tensors: Sequence[PlannedTensor]) -> tuple[OutputFile, ...]:

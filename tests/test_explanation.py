@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from mmconvert import Options, api
 from mmconvert.errors import UsageError
 from mmconvert.explanation import Explanation
+from mmconvert.report.conversions import explanation_document
+
+Make = Callable[..., Path]
 
 Q = "model.layers.0.self_attn.q_proj.weight"
 CS_Q = "transformer_decoder.layers.0.self_attn.proj_q_dense_layer.weight"
@@ -36,7 +43,7 @@ def test_each_row_before_stands_where_its_index_says_after(llama: Path) -> None:
 def test_every_step_says_its_rule_and_where_it_is_known_from(llava: Path) -> None:
     key = "text_model/model.layers.0.self_attn.q_proj.weight"
     there, back = explained(llava, "hf", key).steps
-    assert (there.before, back.before, back.after) == (key, f"text_{CS_Q}".replace("text_", "text_model.", 1), key)
+    assert (there.before, back.before, back.after) == (key, f"text_model.{CS_Q}", key)
     assert "interleaved" in there.rule
     assert "undone" in back.rule
     assert "forward passes" in there.source
@@ -67,3 +74,24 @@ def test_what_is_made_says_how(llama: Path, clip: Path, tmp_path: Path) -> None:
 def test_an_unknown_name_is_refused_with_its_neighbours(llama: Path) -> None:
     with pytest.raises(UsageError, match=rf"--key {Q}s: no tensor of this name; near it are .*{Q}"):
         explained(llama, "cs", Q + "s")
+
+
+def test_a_target_of_several_folders_needs_no_folder_named_where_no_doubt_is_left(llava: Path, tmp_path: Path) -> None:
+    api.convert(llava, tmp_path / "cs", "cs", fsync=False)
+    whole = explained(tmp_path / "cs", "llava", "text_model_llava/model.mm_projector.0.weight")
+    assert explained(tmp_path / "cs", "llava", "model.mm_projector.0.weight") == whole
+
+
+def test_what_else_becomes_of_a_tensor_is_said(llama: Path) -> None:
+    found = explained(llama, "cs", "model.norm.weight")
+    assert (found.target, found.also) == ("transformer_decoder.norm.weight", ("ln_f.weight",))
+
+
+def test_values_that_json_has_no_word_for_are_null(make_llama: Make, tmp_path: Path) -> None:
+    def spoil(tensors: Any) -> None:
+        tensors["model.norm.weight"][:2] = torch.tensor([float("nan"), float("inf")])
+
+    source = make_llama(tmp_path / "odd", edit=spoil)
+    document = explanation_document(explained(source, "cs", "model.norm.weight"))
+    assert document["before"][:2] == [[None], [None]]
+    json.dumps(document, allow_nan=False)

@@ -58,23 +58,19 @@ TARGET = stacked(
     click.option(
         "--container",
         type=click.Choice(["mdl", "safetensors"]),
-        default="mdl",
-        show_default=True,
-        help="For CS targets.",
+        help="For CS targets  [default: mdl]",
     ),
     click.option(
         "--dtype", default="keep", show_default=True, help="keep, fp32, fp16, bf16, or text=bf16,vision=fp32."
     ),
-    click.option("--max-shard-size", default="5GB", show_default=True, help="For safetensors."),
+    click.option("--max-shard-size", help="For safetensors  [default: 5GB]"),
     click.option(
         "--init", multiple=True, metavar="PART=uniform:SEED", help="Make what is missing: projector, lm_head, ..."
     ),
     click.option("--tower", type=click.Choice(["text", "image"]), help="Which of two towers to take."),
     click.option(
         "--tower-path",
-        default="absolute",
-        show_default=True,
-        help="In LLaVA's config: absolute, relative, or any name.",
+        help="In LLaVA's config: absolute, relative, or any name  [default: absolute]",
     ),
     click.option("--tokenizer", type=FOLDER, help="A folder whose tokenizer replaces the source's."),
     click.option("--params", type=EXISTING, help="A params file (CS targets) into which the model section is put."),
@@ -114,7 +110,7 @@ def _make_plan(reads: tuple[str, ...] | None, to: str, out: Path | None, given: 
         container=given["container"],
         dtype=parse_dtype(given["dtype"]),
         init=dict(inits),
-        max_shard_size=parse_size(given["max_shard_size"]),
+        max_shard_size=None if given["max_shard_size"] is None else parse_size(given["max_shard_size"]),
         take=given["tower"],
         tower_path=given["tower_path"],
         tokenizer=given["tokenizer"],

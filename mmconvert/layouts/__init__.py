@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmconvert import registry
 from mmconvert.containers import weight_files
 from mmconvert.errors import UsageError
 from mmconvert.layouts import cerebras, hugging_face
@@ -17,10 +18,13 @@ __all__ = ["ASSETS", "NO_HINTS", "Checkpoint", "Hints", "recognise"]
 def recognise(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     """Find out what lies at a path: a folder, a file, or a hub cache folder.
 
-    Raises UsageError if there is nothing, InputRefused if it is nothing that can be converted, with the reason.
+    Raises UsageError if there is nothing, InputRefused if it is nothing that can be converted, with the reason, and
+    NoConversion if the user names a model that is not known.
     """
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
+    if hints.model is not None:
+        registry.check_model(hints.model)
     # A file that was read before may have been replaced since.
     FILES.close()
     path = snapshot(path)

@@ -12,7 +12,7 @@ from typing import Any
 from mmconvert import params, registry, spellings
 from mmconvert.converter import Format
 from mmconvert.documents import read_json, read_yaml
-from mmconvert.errors import InputRefused, NoConversion, UsageError
+from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts.checkpoint import Checkpoint
 from mmconvert.layouts.hugging_face import snapshot
 from mmconvert.registry import Node
@@ -30,9 +30,7 @@ def describe(model: str, path: Path) -> Checkpoint:
     Raises NoConversion for a model that is not known, UsageError if there is nothing, InputRefused if it is not a
     config of this model.
     """
-    known = sorted({each.model for each in registry.converters()})
-    if model not in known:
-        raise NoConversion(f"no converter for model {model!r}; known: {', '.join(known)}")
+    registry.check_model(model)
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
     file = _file_in(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from mmconvert.report.reporter import SCHEMA
@@ -44,7 +45,7 @@ def draw_plan(plan: Plan) -> None:
     rows = [
         (
             tensor.origin or "-",
-            tensor.key,
+            output.name_of(tensor),
             " x ".join(map(str, tensor.shape)),
             tensor.dtype,
             output.layout.name,
@@ -77,10 +78,16 @@ def explanation_document(found: Explanation) -> dict[str, Any]:
         "rule": found.rule,
         "steps": [vars(step) for step in found.steps],
         "rows": list(found.rows),
-        "before": [list(row) for row in found.before],
-        "after": [list(row) for row in found.after],
+        "before": [_finite(row) for row in found.before],
+        "after": [_finite(row) for row in found.after],
+        "also": list(found.also),
         "note": found.note,
     }
+
+
+def _finite(row: Sequence[float]) -> list[float | None]:
+    """JSON has no word for the others."""
+    return [value if isfinite(value) else None for value in row]
 
 
 def draw_explanation(found: Explanation) -> None:
@@ -91,6 +98,8 @@ def draw_explanation(found: Explanation) -> None:
     print(f"{found.source or 'nothing'} ({found.source_file or '-'})")
     print(f"  becomes {found.target} ({found.target_file}): {shape}, {dtypes}")
     print(f"  {found.rule}")
+    for other in found.also:
+        print(f"  and {other} as well")
     for step in found.steps:
         print(f"  {step.hop}: {step.before} -> {step.after}: {step.rule}")
         if step.source:

@@ -162,3 +162,31 @@ def test_a_params_file_alone_is_no_model(mmconvert: Run, cs_2_2: Path, tmp_path:
     assert done.returncode == 3
     assert "a params file alone holds no weights" in done.stderr
     assert not (tmp_path / "hf").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        (("--dtype", "fp16"), "this is a params file alone"),
+        (("--container", "mdl"), "this is a params file alone"),
+        (("--config", "other.yaml"), "the source is a params file itself"),
+    ],
+)
+def test_what_is_for_weights_has_nothing_to_act_on_in_a_params_file(
+    mmconvert: Run, cs_2_2: Path, tmp_path: Path, option: tuple[str, str], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.yaml").write_text("{}")
+    done = mmconvert("cs-to-cs", "--src", cs_2_2 / "config.yaml", "--out", tmp_path / "out", *option)
+    assert (done.returncode, why in done.stderr) == (2, True), done.stderr
+
+
+def test_a_format_that_the_source_is_not_in_is_refused(mmconvert: Run, cs_2_2: Path, tmp_path: Path) -> None:
+    done = mmconvert("convert", "--from", "llava", "--to", "hf", "--src", cs_2_2, "--out", tmp_path / "out")
+    assert (done.returncode, "--from llava" in done.stderr) == (2, True)
+
+
+def test_a_model_that_nobody_knows_is_no_conversion(mmconvert: Run, cs_2_2: Path, llama: Path, tmp_path: Path) -> None:
+    for source, command in ((cs_2_2, "cs-to-hf"), (llama, "hf-to-cs")):
+        done = mmconvert(command, "--src", source, "--out", tmp_path / "out", "--model", "gpt2")
+        assert (done.returncode, "known: clip-encoder, clip-vit" in done.stderr) == (4, True)

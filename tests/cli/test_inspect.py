@@ -184,3 +184,11 @@ def test_one_encoder_and_its_release_are_looked_at(
     assert mmconvert("hf-to-cs", "--src", llava, "--out", tmp_path / "cs").returncode == 0
     found = inspect(tmp_path / "cs", "--encoder", "0", "--from-release", "2.4")
     assert (found["model"], found["release"], found["release_from"]) == ("clip-encoder", "2.4", "--from-release")
+
+
+def test_second_copies_are_no_parameters_of_their_own(mmconvert: Run, llama: Path, tmp_path: Path) -> None:
+    mmconvert("hf-to-cs", "--src", llama, "--out", tmp_path / "cs", "--container", "safetensors")
+    counts = [
+        json.loads(mmconvert("inspect", path, "--json").stdout)["parameters"] for path in (llama, tmp_path / "cs")
+    ]
+    assert counts[0] == counts[1]
