@@ -82,7 +82,7 @@ def _check_fit(options: Options, hints: Hints, hops: Sequence[Hop], checkpoint: 
         f"--from {hints.format}: {checkpoint.path} is in format {first.source.name}": hints.format is not None
         and hints.format != first.source.name,
         "--config: the source is a params file itself": hints.config is not None and bare,
-        "--container is for CS targets": options.container is not None and not to_cs,
+        "--container mdl is for CS targets; others are safetensors": options.container == "mdl" and not to_cs,
         "--max-shard-size is for safetensors": options.max_shard_size is not None and as_mdl,
         "--tower-path is for targets whose config says where the tower lies": options.tower_path is not None
         and not last.target.links,

@@ -76,7 +76,7 @@ NOTHING_TO_ACT_ON = [
     ("hf-to-cs", "llama", ("--encoder", "0"), "--encoder is for CS sources"),
     ("hf-to-cs", "llama", ("--max-shard-size", "1GB"), "--max-shard-size is for safetensors"),
     ("hf-to-cs", "llava", ("--tower-path", "relative"), "--tower-path is for targets whose config says"),
-    ("convert --to hf", "llava", ("--container", "mdl"), "--container is for CS targets"),
+    ("convert --to hf", "llava", ("--container", "mdl"), "--container mdl is for CS targets"),
     ("convert --to cs-2.4", "llama", ("--to-release", "2.5"), "cs-2.4 names release 2.4, --to-release 2.5"),
 ]
 
