@@ -22,6 +22,7 @@ lint: $(STAMP)  ## ruff (rules and format) and mypy
 
 bench: $(STAMP)  ## measure every number that the README gives
 	$(BIN)/python benchmarks/convert.py
+	$(BIN)/python benchmarks/large.py
 
 clean:  ## remove builds, caches and the demo's output; the virtual environment stays
 	rm -rf build dist demo *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

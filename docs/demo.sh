@@ -26,6 +26,14 @@ run mmconvert verify demo/cs demo/llava
 run mmconvert verify demo/models demo/llava
 run mmconvert verify demo/llava
 
+say "Would LLaVA load it, and rightly? From headers alone"
+run mmconvert doctor demo/llava
+
+say "To an older release and back: the same tensors, its own words"
+run mmconvert cs-to-cs --src demo/cs --to-release 2.3 --out demo/cs-2.3
+run mmconvert cs-to-cs --src demo/cs-2.3 --out demo/cs-again
+run cmp demo/cs/config.yaml demo/cs-again/config.yaml
+
 say "The .bin copy gives the same checkpoint, byte for byte"
 run mmconvert hf-to-cs --src demo/models-bin --init projector=uniform:1 --out demo/cs-from-bin -q
 run cmp demo/cs/model.mdl demo/cs-from-bin/model.mdl
