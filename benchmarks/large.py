@@ -64,16 +64,18 @@ class Row:
     length: int = 0
     written: int = 0
 
-    def __str__(self) -> str:
+    def line(self, digest: Row | None) -> str:
+        """A line of the table; `digest` is the row of xxh3, once there is one, whose time is the unit of the others."""
         files = "" if self.files is None else str(self.files)
         wrote = (f"{self.length / 1e9:.1f} GB", f"{self.written / 1e6:.0f} MB") if self.length else ("", "")
-        cells = (self.name, f"{self.seconds:.1f} s", f"{self.memory / 1e6:.0f} MB", files, *wrote)
+        ratio = f"{self.seconds / digest.seconds:.1f}" if digest else ""
+        cells = (self.name, f"{self.seconds:.1f} s", ratio, f"{self.memory / 1e6:.0f} MB", files, *wrote)
         return f"| {' | '.join(cells)} |"
 
 
 HEAD = """\
-| command | time | peak RSS | open files | its files | on the disk |
-|---|--:|--:|--:|--:|--:|"""
+| command | time | ratio to xxh3 | peak RSS | open files | its files | on the disk |
+|---|--:|--:|--:|--:|--:|--:|"""
 
 
 def main() -> None:
@@ -90,8 +92,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         print(HEAD, flush=True)
         for row in measure(Path(folder), given.model):
-            print(row, flush=True)
             rows.append(row)
+            print(row.line(rows[1] if len(rows) > 1 else None), flush=True)
         shards = len(list(Path(folder, "hf").glob("*.safetensors")))
     print(f"\nThe source has {shards} shards of {SHARD} at most. cp and xxh3 are for comparison.")
     if given.json:
@@ -99,21 +101,22 @@ def main() -> None:
 
 
 def measure(folder: Path, model: str) -> Iterator[Row]:
+    """The checkpoint, the digest that the rest is measured by, and the commands."""
     config, source, out = folder / "config.json", folder / "hf", folder / "out"
     config.write_text(json.dumps({**CONFIG, **MODELS[model]}))
     shards = ("--max-shard-size", SHARD)
     made = (MMCONVERT, "synth", "llama", "--config", str(config), "--out", str(source), "--sparse", *shards)
     yield run("`synth --sparse`", (*made, "--no-fsync"), source)
     size = sum(file.stat().st_size for file in source.glob("*.safetensors"))
-    yield run("`plan hf-to-cs`", (MMCONVERT, "plan", "hf-to-cs", "--src", str(source), *shards))
+    yield digest(size)
+    yield run("`plan hf-to-cs`", (MMCONVERT, "plan", "hf-to-cs", "--src", str(source)))
     paths = ("--src", str(source), "--out", str(out), "--quiet", "--no-fsync")
-    for container in ("safetensors", "mdl"):
-        command = (MMCONVERT, "hf-to-cs", *paths, "--container", container, *shards)
+    for container, options in (("safetensors", shards), ("mdl", ())):
+        command = (MMCONVERT, "hf-to-cs", *paths, "--container", container, *options)
         yield run(f"`hf-to-cs --container {container}`", command, out)
         clear(out)
     yield run("`cp -r`", ("cp", "-r", str(source), str(out)), out)
     clear(out)
-    yield digest(size)
 
 
 def run(name: str, command: tuple[str, ...], out: Path | None = None) -> Row:
