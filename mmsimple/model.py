@@ -1,0 +1,133 @@
+"""The multimodal model, CS `multimodal_simple`: image encoders, a projector and a decoder.
+
+Images may stand anywhere in the text, several in a sample or none. Parameters have the names that CS checkpoints give
+them. Shape letters: B samples, S positions, H hidden, V vocabulary; I image slots of a sample, P tokens of an image, N
+images that are really there, C channels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmsimple.config import ImageModelConfig, MultimodalConfig
+from mmsimple.llama import LlamaModel
+from mmsimple.loss import scaled, token_losses
+from mmsimple.projector import build_projector, tokens_after
+from mmsimple.vit import ViTModel
+
+
+class ImageModel(nn.Module):
+    """Every encoder sees the same image; what they make of it stands one after the other, and is projected."""
+
+    def __init__(self, config: MultimodalConfig) -> None:
+        super().__init__()
+        self.select = config.select
+        self.image_model_list = nn.ModuleList(_encoder_and_projection(each) for each in config.image_models)
+        self.projection = (
+            nn.Identity()
+            if config.projection is None
+            else build_projector(config.projection, config.image_models[0].encoder.grid)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[N, C, height, width] -> [N, P, H]."""
+        features = [self.features(images, number) for number in range(len(self.image_model_list))]
+        out: Tensor = self.projection(torch.cat(features, dim=1))
+        return out
+
+    def features(self, images: Tensor, number: int) -> Tensor:
+        """What one encoder makes of images, after the projection that is its own."""
+        encoder, *projections = self.image_model_list[number].children()
+        features: Tensor = encoder(images)
+        if self.select == "patch":
+            features = features[:, 1:]
+        for projection in projections:
+            features = projection(features)
+        return features
+
+
+def _encoder_and_projection(config: ImageModelConfig) -> nn.ModuleList:
+    parts: list[nn.Module] = [ViTModel(config.encoder)]
+    if config.projection is not None:
+        parts.append(build_projector(config.projection, config.encoder.grid))
+    return nn.ModuleList(parts)
+
+
+class Batch(NamedTuple):
+    """What a model reads, as the data files hold it.
+
+    `text_input_ids` [B, S], any id at image positions; `image_data` [B, I, C, height, width]; `image_data_loc`
+    [B, I, P] the position in the text of each of an image's tokens, S for all of them in a slot without image.
+    `token_modality_idx` [B, S] is 1 at image tokens. `labels` [B, S] are shifted already; `loss_mask` [B, S] weighs
+    them. Padding stands on the right.
+    """
+
+    text_input_ids: Tensor
+    image_data: Tensor | None = None
+    image_data_loc: Tensor | None = None
+    token_modality_idx: Tensor | None = None
+    labels: Tensor | None = None
+    loss_mask: Tensor | None = None
+
+
+class MultimodalModel(nn.Module):
+    """The whole model; see `mmsimple.config.MultimodalConfig`."""
+
+    def __init__(self, config: MultimodalConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_model = ImageModel(config)
+        self.text_model = LlamaModel(config.text_model)
+
+    @property
+    def tokens_per_image(self) -> int:
+        """P: how many positions of the text an image takes."""
+        return image_tokens(self.config)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [B, S, V] of every position."""
+        logits: Tensor = self.text_model.lm_head(self.hidden_states(batch))
+        return logits
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The training loss, a scalar; the head sees no more than the tokens that count.
+
+        Raises NothingToLearn for a batch without any, where the loss is a mean over tokens.
+        """
+        if batch.labels is None or batch.loss_mask is None:
+            raise ValueError("a loss needs labels and a loss_mask")
+        counts = batch.loss_mask != 0  # [B, S]
+        hidden_states = self.hidden_states(batch)[counts]  # [T, H]
+        losses = token_losses(self.text_model.lm_head(hidden_states), batch.labels[counts])
+        config = self.config
+        size = len(batch.text_input_ids)
+        return scaled(losses, batch.loss_mask[counts], size, config.loss_scaling, config.loss_weight)
+
+    def hidden_states(self, batch: Batch) -> Tensor:
+        """What the head reads, [B, S, H]."""
+        embeddings = self.text_model.embed(batch.text_input_ids)
+        if batch.image_data is not None and batch.image_data_loc is not None:
+            embeddings = self._with_images(embeddings, batch.image_data, batch.image_data_loc)
+        return self.text_model.decode(embeddings, batch.token_modality_idx)
+
+    def _with_images(self, embeddings: Tensor, images: Tensor, positions: Tensor) -> Tensor:
+        """The embeddings [B, S, H] with image features at their positions; slots without image cost nothing."""
+        length = embeddings.shape[1]
+        filled = (positions < length).any(-1)  # [B, I]
+        if not filled.any():
+            return embeddings
+        features = self.image_model(images[filled]).to(embeddings.dtype)  # [N, P, H]
+        samples = filled.nonzero()[:, :1].expand(-1, features.shape[1])  # [N, P]
+        # One position more than there are: what an image has too many of falls there, and goes.
+        room = nn.functional.pad(embeddings, (0, 0, 0, 1))
+        return room.index_put((samples, positions[filled].long()), features)[:, :length]
+
+
+def image_tokens(config: MultimodalConfig) -> int:
+    """P: how many positions of the text an image takes, over all encoders and after every projection."""
+    extra = 0 if config.select == "patch" else 1
+    tokens = sum(tokens_after(each.projection, each.encoder.num_patches + extra) for each in config.image_models)
+    return tokens_after(config.projection, tokens)
