@@ -249,23 +249,32 @@ def contents() -> Callable[[Path], Contents]:
 
 
 @pytest.fixture
-def mmconvert(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`mmconvert("list", "--json")`: the command line in this process, which is quick."""
+def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    """`in_process(main, "mmconvert")("list", "--json")`: a command line in this process, which is quick."""
 
-    def run(*arguments: object) -> CompletedProcess[str]:
-        argv = ["mmconvert", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", argv)
-        handler = signal.getsignal(signal.SIGTERM)
-        capsys.readouterr()
-        try:
-            with pytest.raises(SystemExit) as ended:
-                main()
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        assert isinstance(ended.value.code, int)
-        return CompletedProcess(argv, ended.value.code, *capsys.readouterr())
+    def program(main: Callable[[], object], name: str) -> Run:
+        def run(*arguments: object) -> CompletedProcess[str]:
+            argv = [name, *map(str, arguments)]
+            monkeypatch.setattr(sys, "argv", argv)
+            handler = signal.getsignal(signal.SIGTERM)
+            capsys.readouterr()
+            try:
+                with pytest.raises(SystemExit) as ended:
+                    main()
+            finally:
+                signal.signal(signal.SIGTERM, handler)
+            assert isinstance(ended.value.code, int)
+            return CompletedProcess(argv, ended.value.code, *capsys.readouterr())
 
-    return run
+        return run
+
+    return program
+
+
+@pytest.fixture
+def mmconvert(in_process: Callable[..., Run]) -> Run:
+    """`mmconvert("list", "--json")`."""
+    return in_process(main, "mmconvert")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, mmsimple's among them."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 `reporter` is where a command speaks; beside it, each kind of result has a file that makes its JSON document and its
 drawing.
+What is imported here, mmsimple's commands speak through too.
 """
 
 from __future__ import annotations
