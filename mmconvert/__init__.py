@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmconvert.api import (
+        Checkpoint,
         Demands,
         Diagnosis,
         Difference,
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
         Hints,
         Inspection,
         Options,
+        Parity,
         Plan,
         convert,
         diff,
@@ -23,13 +25,17 @@ if TYPE_CHECKING:
         keys,
         open,
         plan,
+        recognise,
         synth,
         verify,
+        verify_forward,
+        write,
     )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Checkpoint",
     "Demands",
     "Diagnosis",
     "Difference",
@@ -38,6 +44,7 @@ __all__ = [
     "Hints",
     "Inspection",
     "Options",
+    "Parity",
     "Plan",
     "convert",
     "diff",
@@ -47,8 +54,11 @@ __all__ = [
     "keys",
     "open",
     "plan",
+    "recognise",
     "synth",
     "verify",
+    "verify_forward",
+    "write",
 ]
 
 

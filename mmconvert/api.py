@@ -18,17 +18,23 @@ from mmconvert.difference import Difference, difference
 from mmconvert.execute import execute
 from mmconvert.explanation import Explanation
 from mmconvert.findings import Findings
+from mmconvert.forward import check_forward, compare_forward, compute_source
 from mmconvert.inspection import Inspection, look_at
-from mmconvert.layouts import NO_HINTS, Hints, recognise
+from mmconvert.layouts import NO_HINTS, Checkpoint, Hints
+from mmconvert.layouts import recognise as _recognise
 from mmconvert.layouts.described import describe
 from mmconvert.options import DEFAULTS, Options, Verify
+from mmconvert.parity import Parity
 from mmconvert.plans import Plan
 from mmconvert.progress import Progress
 from mmconvert.releases import Release
 from mmconvert.sources import TensorRef
 from mmconvert.synthesis import plan_synthesis
+from mmconvert.writing import plan_writing
 
 __all__ = [
+    "NO_HINTS",
+    "Checkpoint",
     "Demands",
     "Diagnosis",
     "Difference",
@@ -37,6 +43,7 @@ __all__ = [
     "Hints",
     "Inspection",
     "Options",
+    "Parity",
     "Plan",
     "convert",
     "diff",
@@ -46,8 +53,11 @@ __all__ = [
     "keys",
     "open",
     "plan",
+    "recognise",
     "synth",
     "verify",
+    "verify_forward",
+    "write",
 ]
 
 AnyPath = str | Path
@@ -111,8 +121,9 @@ def convert(
 ) -> dict[str, Any]:
     """Convert `src` to format `to` at `out` and return the manifest.
 
-    The target appears whole or not at all. `verify` reads it back before it takes its place: headers (`keys`), or
-    every byte (`bytes`).
+    The target appears whole or not at all. `verify` reads it back before it takes its place: headers (`keys`), every
+    byte (`bytes`), or headers and what it computes (`forward`, see `verify_forward`; what the source computes is known
+    before anything is written).
     """
     planned = plan(src, out, to, options=options, hints=hints, overwrite=overwrite)
     return run(planned, overwrite=overwrite, fsync=fsync, digest=digest, verify=verify, progress=progress)
@@ -128,13 +139,20 @@ def run(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Carry out a plan; see `convert`."""
+    computed = compute_source(planned) if verify == "forward" else None
+
+    def check(folder: Path) -> None:
+        check_written(folder, planned, verify)
+        if computed is not None:
+            check_forward(folder, planned, computed)
+
     return execute(
         planned,
         overwrite=overwrite,
         fsync=fsync,
         digest=digest,
         progress=progress,
-        check=lambda folder: check_written(folder, planned, verify),
+        check=check,
     )
 
 
@@ -153,6 +171,25 @@ def verify(
     if b is None:
         return manifest.check_folder(Path(a), progress)
     return compare(Path(a), Path(b), hints_a, hints_b, progress)
+
+
+def verify_forward(
+    a: AnyPath,
+    b: AnyPath,
+    *,
+    hints_a: Hints = NO_HINTS,
+    hints_b: Hints = NO_HINTS,
+    tolerance: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Parity:
+    """Whether `b` computes what `a` computes from the same random inputs, each in an architecture of its own.
+
+    An output may be `tolerance` (2e-5) apart, in units of the largest absolute value of `a`'s that is at least 1. Look
+    at the result's `problems`; nothing is raised for a difference. Raises UsageError where torch is not installed,
+    NoConversion where there is no forward pass for a side.
+    """
+    return compare_forward(Path(a), Path(b), hints_a, hints_b, tolerance, seed, progress)
 
 
 def diff(
@@ -202,6 +239,30 @@ def synth(
     return run(planned, overwrite=overwrite, fsync=fsync, progress=progress)
 
 
+def write(
+    out: AnyPath,
+    model: str,
+    section: Mapping[str, Any],
+    tensors: Sequence[TensorRef],
+    *,
+    assets: Mapping[str, bytes] | None = None,
+    options: Options = DEFAULTS,
+    overwrite: bool = False,
+    fsync: bool = True,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write tensors, wherever they lie, as a CS checkpoint of `model`, and return its manifest.
+
+    They keep their names; `section` is the model's part of the params file, in the newest spelling, and `assets` are
+    files by their names below `assets/`. Of the options, `container` and `max_shard_size` are for this. The target
+    appears whole or not at all.
+    """
+    planned = plan_writing(
+        Path(out), model, section, tensors, assets=assets or {}, options=options, overwrite=overwrite
+    )
+    return run(planned, overwrite=overwrite, fsync=fsync, progress=progress)
+
+
 def doctor(path: AnyPath, reader: str | None = None) -> Diagnosis:
     """Whether the checkpoint in a folder would load in `reader` (`llava`, `transformers`, `cs`), and rightly.
 
@@ -213,7 +274,15 @@ def doctor(path: AnyPath, reader: str | None = None) -> Diagnosis:
 
 def open(path: AnyPath, *, hints: Hints = NO_HINTS) -> Mapping[str, TensorRef]:
     """The tensors of a checkpoint by name, unread: `mmconvert.open(path)["model.norm.weight"].read()`."""
-    return recognise(Path(path), hints).tensors
+    return recognise(path, hints=hints).tensors
+
+
+def recognise(path: AnyPath, *, hints: Hints = NO_HINTS) -> Checkpoint:
+    """What a path holds, for other programs: its model and format, its config, and its tensors, unread.
+
+    Raises UsageError if there is nothing, InputRefused if it is nothing that is known here, with the reason.
+    """
+    return _recognise(Path(path), hints)
 
 
 def inspect(

@@ -41,9 +41,9 @@ def compare(
     Raises NoConversion if no path leads from a's format to b's, InputRefused where a side is broken in itself,
     UsageError for a hint that has nothing to act on.
     """
-    left, right = _of_one_model(a, b, hints_a, hints_b)
+    left, right = of_one_model(a, b, hints_a, hints_b)
     hops = registry.path(left.node.model, left.node.format, right.node.format)
-    recorded = _recorded(b)
+    recorded = recorded_options(b)
     options = recorded or DEFAULTS
     assembly = assemble(left, hops, replace(options, init={**_everything(hops), **options.init}))
     for twins in assembly.holdings.twins:
@@ -58,8 +58,11 @@ def compare(
     return result
 
 
-def _of_one_model(a: Path, b: Path, hints_a: Hints, hints_b: Hints) -> tuple[Checkpoint, Checkpoint]:
-    """Both sides, recognised; where one of them looks like another model, it may be the other side's too."""
+def of_one_model(a: Path, b: Path, hints_a: Hints, hints_b: Hints) -> tuple[Checkpoint, Checkpoint]:
+    """Both sides, recognised; where one of them looks like another model, it may be the other side's too.
+
+    Raises NoConversion for two models, and what `recognise` raises.
+    """
     left, right = recognise(a, hints_a), recognise(b, hints_b)
     _check_hints(a, left, hints_a)
     _check_hints(b, right, hints_b)
@@ -112,7 +115,7 @@ def _uncompared(left: Checkpoint, right: Checkpoint) -> list[str]:
     return ["the model sections are compared; of params files no more"] if more else []
 
 
-def _recorded(folder: Path) -> Options | None:
+def recorded_options(folder: Path) -> Options | None:
     """The options that a folder was converted with, if it says so."""
     try:
         return Options.from_record(read_json(folder / manifest.NAME)["options"])
@@ -237,7 +240,8 @@ def _equal(source: Source, found: TensorRef) -> bool:
 def check_written(folder: Path, plan: Plan, level: str) -> None:
     """Read a folder that has just been written back, before it takes its place.
 
-    `keys` compares every file's header with the plan; `bytes` the tensors too. Raises VerificationFailed.
+    `bytes` compares every tensor with the plan; any other level but `none` the header of every file. Raises
+    VerificationFailed.
     """
     if level == "none":
         return

@@ -11,7 +11,7 @@ from mmconvert.dtypes import BY_FLAG, DType
 from mmconvert.errors import UsageError
 
 Container = Literal["mdl", "safetensors"]
-Verify = Literal["none", "keys", "bytes"]
+Verify = Literal["none", "keys", "bytes", "forward"]
 
 
 CONTAINER: Container = "mdl"

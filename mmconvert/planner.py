@@ -157,6 +157,7 @@ def _plan(src: Path, hops: Sequence[Hop], job: targets.Job, target: targets.Targ
         tallies={"overflow": assembly.overflow, "beyond_float16": target.beyond_float16},
         sources=(src, *checkpoint.folders),
         files=checkpoint.files,
+        checkpoint=checkpoint,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmconvert.casts import Overflow
 from mmconvert.containers.layout import FileLayout, Outline
@@ -17,6 +17,9 @@ from mmconvert.dtypes import DType
 from mmconvert.remark import Remark
 from mmconvert.rows import Index
 from mmconvert.sources import Source, TensorRef
+
+if TYPE_CHECKING:
+    from mmconvert.layouts import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ class Plan:
     `documents` are the small files that are written whole (configs, indices, carried tokenizers), by their path below
     the target. `facts` is what the manifest says about the conversion itself (formats, path of edges, options).
     `tallies` count values while the bytes move, by what is odd about them. `sources` are the folders and files that the
-    user named, where nothing may be written; `files` those that tensors are read from.
+    user named, where nothing may be written; `files` those that tensors are read from. `checkpoint` is the source as it
+    was recognised; a plan whose tensors are drawn or given has none.
     """
 
     out: Path
@@ -114,6 +118,7 @@ class Plan:
     tallies: Mapping[str, Overflow] = field(default_factory=dict)
     sources: tuple[Path, ...] = ()
     files: tuple[Path, ...] = ()
+    checkpoint: Checkpoint | None = None
 
     @property
     def tensors(self) -> tuple[PlannedTensor, ...]:

@@ -79,10 +79,10 @@ TARGET = stacked(
 RUN = stacked(
     click.option(
         "--verify",
-        type=click.Choice(["none", "keys", "bytes"]),
+        type=click.Choice(["none", "keys", "bytes", "forward"]),
         default="keys",
         show_default=True,
-        help="Read back what.",
+        help="Read back what; forward: and compute with it.",
     ),
     click.option("--digest", type=click.Choice(["xxh3", "sha256", "none"]), default="xxh3", show_default=True),
     click.option("--no-fsync", is_flag=True, help="Do not wait for the disk."),

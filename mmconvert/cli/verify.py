@@ -11,6 +11,7 @@ import click
 from mmconvert.cli.common import PATH, SAYING, hints, reporting
 from mmconvert.errors import InputRefused, UsageError, VerificationFailed
 from mmconvert.report import SCHEMA, Reporter
+from mmconvert.report.forward import draw_parity, parity_document
 from mmconvert.units import human_bytes
 
 if TYPE_CHECKING:
@@ -24,8 +25,10 @@ SHOWN = 20
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH, required=False)
 @SAYING
+@click.option("--forward", is_flag=True, help="Compare what A and B compute from the same random inputs.")
+@click.option("--tolerance", type=float, metavar="T", help="For --forward: T x max(1, largest value)  [default: 2e-5]")
 @reporting
-def verify(reporter: Reporter, a: Path, b: Path | None, **said: Any) -> None:
+def verify(reporter: Reporter, a: Path, b: Path | None, forward: bool, tolerance: float | None, **said: Any) -> None:
     """With A and B: B is A, converted, bit for bit. With one folder: it is what its own manifest says.
 
     --from-release and --encoder are about A, --model about both. --config is about what has no params file of its own;
@@ -36,6 +39,13 @@ def verify(reporter: Reporter, a: Path, b: Path | None, **said: Any) -> None:
     for path in filter(None, (a, b)):
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder")
+    if forward:
+        if b is None:
+            raise UsageError("--forward compares what two checkpoints compute: name A and B")
+        _compute(reporter, a, b, *_shared_out(a, b, hints(**said)), tolerance)
+        return
+    if tolerance is not None:
+        raise UsageError("--tolerance is for --forward; without it, bytes are compared")
     hints_a, hints_b = _shared_out(a, b, hints(**said))
     with reporter.progress("verifying") as progress:
         found = api.verify(a, b, hints_a=hints_a, hints_b=hints_b, progress=progress)
@@ -64,6 +74,16 @@ def verify(reporter: Reporter, a: Path, b: Path | None, **said: Any) -> None:
     reporter.result(document, draw)
     if found.problems:
         raise VerificationFailed(f"{b or a}: {len(found.problems)} differences, the first: {found.problems[0]}")
+
+
+def _compute(reporter: Reporter, a: Path, b: Path, hints_a: Hints, hints_b: Hints, tolerance: float | None) -> None:
+    from mmconvert import api
+
+    with reporter.progress("computing") as progress:
+        found = api.verify_forward(a, b, hints_a=hints_a, hints_b=hints_b, tolerance=tolerance, progress=progress)
+    reporter.result(parity_document(found), lambda: draw_parity(found))
+    if found.problems:
+        raise VerificationFailed(f"{b} does not compute what {a} does: {'; '.join(found.problems)}")
 
 
 def _shared_out(a: Path, b: Path | None, said: Hints) -> tuple[Hints, Hints]:
