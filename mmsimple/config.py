@@ -1,6 +1,6 @@
 """What a model is made of: frozen descriptions of its parts, under the names that Cerebras (CS) configs give them.
 
-`sections.py` reads them from the model section of a params file and writes them back. Nothing here needs torch.
+`mmsimple.sections` reads them from the model section of a params file and writes them back. Nothing here needs torch.
 """
 
 from __future__ import annotations

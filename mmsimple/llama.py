@@ -49,7 +49,8 @@ class DecoderLayer(nn.Module):
             (size, config.filter_size, size),
             (config.nonlinearity, None),
             bias=config.use_ffn_bias,
-            dropouts=(config.dropout_rate, config.dropout_rate),
+            # CS decoders drop nothing between the two layers.
+            dropouts=(0.0, config.dropout_rate),
             static_dual_expert=config.static_dual_expert,
         )
         self.dropout = nn.Dropout(config.dropout_rate)

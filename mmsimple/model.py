@@ -7,12 +7,18 @@ images that are really there, C channels.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from mmsimple.config import ImageModelConfig, MultimodalConfig
+from mmconvert.api import NO_HINTS, Hints
+from mmconvert.errors import InputRefused
+from mmsimple.checkpoint import load, open_checkpoint, save
+from mmsimple.config import ImageModelConfig, ModelConfig, MultimodalConfig
+from mmsimple.freeze import rest
 from mmsimple.llama import LlamaModel
 from mmsimple.loss import scaled, token_losses
 from mmsimple.projector import build_projector, tokens_after
@@ -79,8 +85,54 @@ class MultimodalModel(nn.Module):
     def __init__(self, config: MultimodalConfig) -> None:
         super().__init__()
         self.config = config
+        # The files that came with the weights, such as the tokenizer, by their names below `assets/`.
+        self.assets: Mapping[str, bytes] = {}
         self.image_model = ImageModel(config)
         self.text_model = LlamaModel(config.text_model)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        *,
+        hints: Hints = NO_HINTS,
+        init: Mapping[str, int] | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+    ) -> MultimodalModel:
+        """The model of a checkpoint, in eval mode: a CS folder, `.mdl` or safetensors, or what mmconvert makes one of.
+
+        Weights keep their element types unless `dtype` is given, and are read straight into their places. `hints` say
+        what a checkpoint does not (`Hints(config=...)` names its params file); `init` gives seeds for what may be made
+        where it is missing: `{"projector": 1}`. Raises InputRefused, naming file and key, for what is broken,
+        incomplete or no multimodal model.
+        """
+
+        def build(config: ModelConfig) -> MultimodalModel:
+            if not isinstance(config, MultimodalConfig):
+                raise InputRefused(f"{path}: is no multimodal model; `mmsimple.load_model` loads decoders and encoders")
+            return cls(config)
+
+        opened = open_checkpoint(Path(path), hints, init)
+        model = load(opened, build, dtype=dtype, device=device)
+        model.assets = opened.assets
+        return model
+
+    def save(
+        self, out: str | Path, *, container: Literal["mdl", "safetensors"] = "mdl", overwrite: bool = False
+    ) -> None:
+        """Write a CS checkpoint to the folder `out`, with the tokenizer and other files that came with the model.
+
+        The folder appears whole or not at all. Raises OutputRefused and DiskError.
+        """
+        save(self, self.config, Path(out), assets=self.assets, container=container, overwrite=overwrite)
+
+    def train(self, mode: bool = True) -> Self:
+        """Train mode for all but what is frozen: that has no dropout."""
+        super().train(mode)
+        if mode:
+            rest(self)
+        return self
 
     @property
     def tokens_per_image(self) -> int:
