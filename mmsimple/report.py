@@ -1,0 +1,58 @@
+"""What `mmsimple validate` found, for scripts and for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mmconvert.report import SCHEMA, table
+from mmconvert.units import human_bytes
+
+if TYPE_CHECKING:
+    from mmsimple.size import Sized
+
+
+def size_document(found: Sized) -> dict[str, Any]:
+    size = found.size
+    return {
+        "schema": SCHEMA,
+        "path": found.path,
+        "model": found.model,
+        "parameters": size.freezing.parameters,
+        "trained": size.freezing.trained,
+        "parts": [vars(part) for part in size.freezing.parts],
+        "batch_size": size.workload.batch_size,
+        "sequence_length": size.workload.sequence_length,
+        "images_per_sample": size.workload.images_per_sample,
+        "computed_in": size.workload.half or "float32",
+        "bytes": {
+            "weights": size.weights,
+            "gradients": size.gradients,
+            "optimizer": size.optimizer,
+            "activations": size.activations,
+            "total": size.total,
+        },
+        "assumptions": list(found.assumptions),
+    }
+
+
+def draw_size(found: Sized) -> None:
+    size = found.size
+    print(f"{found.path}: {found.model}, {size.freezing}")
+    rows = [
+        (part.name, f"{part.parameters:,}", _trained(part.parameters, part.trained)) for part in size.freezing.parts
+    ]
+    table("", ("part", "parameters", "trained"), rows)
+    memory = {
+        "weights": size.weights,
+        "gradients": size.gradients,
+        "optimizer": size.optimizer,
+        "activations": size.activations,
+        "together": size.total,
+    }
+    table("", ("memory of a step", "bytes"), [(what, human_bytes(nbytes)) for what, nbytes in memory.items()])
+    for assumption in found.assumptions:
+        print(f"assumed: {assumption}")
+
+
+def _trained(parameters: int, trained: int) -> str:
+    return "all" if trained == parameters else f"{trained:,}" if trained else "none"
