@@ -1,0 +1,204 @@
+"""`verify --forward` and `--verify forward`: two architectures compute the same from what was converted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.forward_fakes import Lab, install, install_without_torch
+
+Make = Callable[..., Path]
+Run = Callable[..., CompletedProcess[str]]
+
+Q_PROJ = "text_model.transformer_decoder.layers.0.self_attn.proj_q_dense_layer.weight"
+
+
+def tame(tensors: dict[str, torch.Tensor]) -> None:
+    """Weights as small as trained ones: large ones magnify every rounding error."""
+    for tensor in tensors.values():
+        tensor.mul_(0.1 if tensor.dim() > 1 else 1)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory, make_llava: Make) -> Path:
+    return make_llava(tmp_path_factory.mktemp("source") / "llava", edit=tame)
+
+
+@pytest.fixture
+def cs(source: Path, tmp_path: Path, mmconvert: Run) -> Path:
+    out = tmp_path / "cs"
+    assert mmconvert("llava-to-cs", "--src", source, "--out", out, "--container", "safetensors").returncode == 0
+    return out
+
+
+def swap_rotary_rows(cs: Path) -> None:
+    """Put the query rows of one layer back into Hugging Face's order: what a conversion without its row rule does."""
+    file = cs / "model.safetensors"
+    tensors = load_file(file)
+    rows = tensors[Q_PROJ]
+    tensors[Q_PROJ] = rows.reshape(4, -1, 2, rows.shape[1]).transpose(1, 2).reshape(rows.shape)
+    save_file(tensors, file)
+
+
+def outputs(done: CompletedProcess[str]) -> dict[str, Any]:
+    return {each["name"]: each for each in json.loads(done.stdout)["outputs"]}
+
+
+def test_a_conversion_computes_what_its_source_does(source: Path, cs: Path, shell: Run) -> None:
+    done = shell("verify", source, cs, "--forward")
+    assert (done.returncode, done.stderr) == (0, "")
+    header, *_ = done.stdout.splitlines()
+    for column in ("largest difference", "of the largest value", "allowed", "mean KL", "same token"):
+        assert column in header
+    for name in ("text logits", "image features", "projected image features", "logits"):
+        assert f"\n {name} " in done.stdout
+    assert f"verified: {cs} computes what {source} does: logits within" in done.stdout
+    assert "100 %" in done.stdout
+
+
+def test_scripts_get_one_document(source: Path, cs: Path, mmconvert: Run) -> None:
+    done = mmconvert("verify", source, cs, "--forward", "--json")
+    found = json.loads(done.stdout)
+    assert (found["schema"], found["a"], found["b"], found["ok"]) == (1, str(source), str(cs), True)
+    assert (found["tolerance"], found["problems"]) == (2e-5, [])
+    logits = outputs(done)["logits"]
+    assert logits["shape"][::2] == [2, 101]
+    assert logits["max_abs"] <= logits["allowed"] == pytest.approx(2e-5 * max(1, logits["largest"]))
+    assert logits["max_rel"] == pytest.approx(logits["max_abs"] / logits["largest"])
+    assert (logits["argmax"], logits["nonfinite"], logits["ok"]) == (1, 0, True)
+    assert 0 <= logits["kl"] < 1e-9
+    assert outputs(done)["image features"]["kl"] is None
+
+
+def test_the_way_back_and_both_hops_at_once_compute_the_same(
+    source: Path, cs: Path, tmp_path: Path, mmconvert: Run
+) -> None:
+    assert mmconvert("cs-to-llava", "--src", cs, "--out", tmp_path / "back").returncode == 0
+    for a, b in ((cs, tmp_path / "back"), (source, tmp_path / "back"), (cs, source)):
+        assert mmconvert("verify", a, b, "--forward").returncode == 0
+
+
+def test_rows_that_were_not_reordered_end_with_6_and_say_where(source: Path, cs: Path, mmconvert: Run) -> None:
+    swap_rotary_rows(cs)
+    done = mmconvert("verify", source, cs, "--forward", "--json")
+    assert done.returncode == 6
+    assert f"{cs} does not compute what {source} does: text logits: differs by" in done.stderr
+    assert json.loads(done.stdout)["ok"] is False
+    assert {name for name, each in outputs(done).items() if not each["ok"]} == {"text logits", "logits"}
+
+
+def test_a_tolerance_of_ones_own_decides(source: Path, cs: Path, mmconvert: Run) -> None:
+    swap_rotary_rows(cs)
+    assert mmconvert("verify", source, cs, "--forward", "--tolerance", 10).returncode == 0
+    assert mmconvert("verify", source, cs, "--forward", "--tolerance", 1e-9).returncode == 6
+
+
+def test_nan_is_null_in_the_document(source: Path, cs: Path, mmconvert: Run) -> None:
+    file = cs / "model.safetensors"
+    tensors = load_file(file)
+    tensors["text_model.lm_head.weight"][0, 0] = float("nan")
+    save_file(tensors, file)
+    done = mmconvert("verify", source, cs, "--forward", "--json")
+    assert done.returncode == 6
+    assert outputs(done)["logits"]["max_abs"] is None
+    assert "NaN or infinite in one of the two only" in done.stderr
+
+
+def test_a_cast_is_compared_after_that_cast(source: Path, tmp_path: Path, mmconvert: Run) -> None:
+    out = tmp_path / "half"
+    mmconvert("llava-to-cs", "--src", source, "--out", out, "--dtype", "fp16")
+    done = mmconvert("verify", source, out, "--forward")
+    assert done.returncode == 0
+    assert "rounded to float16 first" in done.stdout
+
+
+def test_an_image_tower_and_a_decoder_verify_by_themselves(
+    make_llama: Make, clip: Path, tmp_path: Path, mmconvert: Run
+) -> None:
+    llama = make_llama(tmp_path / "llama", edit=tame, container="bin", shards=2)
+    for src in (llama, clip):
+        out = tmp_path / f"cs-{src.name}"
+        assert mmconvert("hf-to-cs", "--src", src, "--out", out, "--verify", "forward").returncode == 0
+        assert mmconvert("verify", src, out, "--forward").returncode == 0
+
+
+def test_a_conversion_may_verify_itself(source: Path, tmp_path: Path, mmconvert: Run) -> None:
+    assert mmconvert("llava-to-cs", "--src", source, "--out", tmp_path / "cs", "--verify", "forward").returncode == 0
+    assert (tmp_path / "cs" / "model.mdl").is_file()
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_alone_has_nothing_to_be_compared_with(cs: Path, mmconvert: Run) -> None:
+    done = mmconvert("verify", cs, "--forward")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "name A and B" in done.stderr
+
+
+def test_a_tolerance_needs_forward(source: Path, cs: Path, mmconvert: Run) -> None:
+    done = mmconvert("verify", source, cs, "--tolerance", 1)
+    assert done.returncode == 2
+    assert "--tolerance is for --forward" in done.stderr
+
+
+@pytest.mark.parametrize("tolerance", ["0", "-1", "nan"])
+def test_a_tolerance_that_is_none_is_refused(tolerance: str, source: Path, cs: Path, mmconvert: Run) -> None:
+    assert mmconvert("verify", source, cs, "--forward", "--tolerance", tolerance).returncode == 2
+
+
+def test_a_side_without_a_forward_pass_here_is_told(
+    source: Path, cs: Path, mmconvert: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, Lab({}))
+    done = mmconvert("verify", source, cs, "--forward")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert f"{source}: nothing here computes a mmsimple-llava in format llava" in done.stderr
+
+
+def test_two_models_have_nothing_in_common(llama: Path, clip: Path, mmconvert: Run) -> None:
+    assert mmconvert("verify", clip, llama, "--forward").returncode == 4
+
+
+def test_without_torch_what_to_install_is_named_and_nothing_written(
+    source: Path, tmp_path: Path, mmconvert: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_without_torch(monkeypatch)
+    done = mmconvert("llava-to-cs", "--src", source, "--out", tmp_path / "cs", "--verify", "forward")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert 'pip install "mmconvert[train]"' in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_in_an_installation_without_torch_it_ends_with_2(source: Path, cs: Path) -> None:
+    program = "import sys; sys.modules['torch'] = None; from mmconvert.cli import main; main()"
+    command = [sys.executable, "-c", program, "verify", str(source), str(cs), "--forward"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert 'pip install "mmconvert[train]"' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_converting_imports_no_torch_even_where_it_is_installed(source: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys, mmconvert; mmconvert.convert(*sys.argv[1:], 'cs', fsync=False)\n"
+        "assert not {'torch', 'mmsimple', 'transformers'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program, source, tmp_path / "cs"], check=True)
+
+
+def test_inputs_and_results_are_the_same_every_time(source: Path, cs: Path, mmconvert: Run) -> None:
+    first, again = (mmconvert("verify", source, cs, "--forward", "--json").stdout for _ in range(2))
+    assert np.isfinite(outputs(CompletedProcess([], 0, first))["logits"]["max_abs"])
+    assert first == again

@@ -1,0 +1,259 @@
+"""Comparing forward passes: which side is given what, what is said of it, and who is asked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmconvert import Hints, Options, api, forward
+from mmconvert.dtypes import BY_FLAG
+from mmconvert.errors import InputRefused, NoConversion, UsageError, VerificationFailed
+from mmconvert.forward import Inputs, Sizes, compare_forward
+from mmconvert.writing import plan_writing
+from tests.forward_fakes import TEXT, Fake, Lab, Outputs, install, install_without_torch, logits
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def cs(tmp_path_factory: pytest.TempPathFactory, llama: Path) -> Path:
+    out = tmp_path_factory.mktemp("cs") / "cs"
+    api.convert(llama, out, "cs", options=Options(container="safetensors"), fsync=False)
+    return out
+
+
+def lab(patch: pytest.MonkeyPatch, hf: Fake | None = None, cs: Fake | None = None) -> Lab:
+    """One provider for both formats."""
+    made = Lab({"hf": hf or Fake(), "cs": cs or Fake()})
+    install(patch, made)
+    return made
+
+
+def both(inputs: Inputs) -> Outputs:
+    """Logits, and an output that only this model has."""
+    return {**logits(inputs), "image embeds": np.zeros((1, 1), np.float32)}
+
+
+# --- what is compared -----------------------------------------------------------------------------------------------
+
+
+def test_models_that_compute_the_same_agree(llama: Path, cs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab(monkeypatch)
+    found = compare_forward(llama, cs)
+    assert (found.ok, found.a, found.b, found.problems) == (True, str(llama), str(cs), ())
+    assert found.outputs["text logits"].max_abs == 0
+
+
+@pytest.mark.parametrize(("shift", "ok"), [(1e-6, True), (1e-3, False)])
+def test_a_difference_is_one_past_the_tolerance(
+    shift: float, ok: bool, llama: Path, cs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab(monkeypatch, cs=Fake(lambda inputs: logits(inputs, shift)))
+    found = compare_forward(llama, cs)
+    assert found.ok is ok
+    assert all(problem.startswith("text logits: differs by") for problem in found.problems)
+    assert compare_forward(llama, cs, tolerance=1e-2).ok
+
+
+def test_a_seed_draws_the_same_inputs_for_both_sides_and_another_seed_others(
+    llama: Path, cs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Inputs] = []
+
+    def remember(inputs: Inputs) -> Outputs:
+        given.append(inputs)
+        return logits(inputs)
+
+    lab(monkeypatch, Fake(remember), Fake(remember))
+    assert compare_forward(llama, cs, seed=3).seed == 3
+    compare_forward(llama, cs, seed=4)
+    ids = [each.input_ids for each in given if each.input_ids is not None]
+    assert np.array_equal(ids[0], ids[1])
+    assert not np.array_equal(ids[0], ids[2])
+
+
+def test_a_computes_again_where_only_b_knows_of_a_length(
+    llama: Path, cs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both must get what suits both, and A was asked before B was built."""
+    lengths: list[int] = []
+
+    def remember(inputs: Inputs) -> Outputs:
+        assert inputs.input_ids is not None
+        lengths.append(inputs.input_ids.shape[1])
+        return logits(inputs)
+
+    lab(monkeypatch, Fake(remember), Fake(remember, replace(TEXT, needed_length=40)))
+    assert compare_forward(llama, cs).ok
+    assert lengths == [32, 40, 40]
+
+
+def test_sizes_that_no_input_fits_are_a_difference(llama: Path, cs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab(monkeypatch, cs=Fake(sizes=replace(TEXT, vocab_size=12)))
+    assert compare_forward(llama, cs).problems == ("vocab_size: 11 in A, 12 in B",)
+
+
+def test_outputs_of_two_shapes_are_a_difference(llama: Path, cs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab(monkeypatch, cs=Fake(lambda inputs: {"text logits": logits(inputs)["text logits"][..., 1:]}))
+    assert compare_forward(llama, cs).problems == ("text logits: shape [2, 32, 11] in A, [2, 32, 10] in B",)
+
+
+def test_what_one_side_alone_gives_is_noted(llama: Path, cs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab(monkeypatch, cs=Fake(both))
+    found = compare_forward(llama, cs)
+    assert found.ok
+    assert "no image projection in A, without image embeds" in found.notes
+
+
+def test_nan_on_both_sides_is_noted_and_on_one_side_a_difference(
+    llama: Path, cs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Fake(lambda inputs: logits(inputs, float("nan")))
+    lab(monkeypatch, broken, broken)
+    found = compare_forward(llama, cs)
+    assert found.ok
+    assert "text logits: 64 values are NaN or infinite, equal on both sides" in found.notes
+    lab(monkeypatch, cs=broken)
+    assert compare_forward(llama, cs).problems == ("text logits: NaN or infinite in one of the two only",)
+
+
+# --- which precision ------------------------------------------------------------------------------------------------
+
+
+def test_weights_of_a_are_rounded_as_bs_were(make_clip: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, half = make_clip(tmp_path / "clip"), BY_FLAG["bf16"]
+    options = Options(container="safetensors", dtype={"vision": half})
+    api.convert(clip, tmp_path / "cs", "cs", options=options, fsync=False)
+    made = lab(monkeypatch)
+    found = compare_forward(clip, tmp_path / "cs")
+    assert made.asked == [("hf", {"vision": half}), ("cs", {})]
+    assert any("rounded to bfloat16 first" in note for note in found.notes)
+
+
+# --- who computes ---------------------------------------------------------------------------------------------------
+
+
+def test_the_first_provider_that_knows_a_checkpoint_computes_it(
+    llama: Path, cs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hf, other, late = Lab({"hf": Fake()}), Lab({"cs": Fake()}), Lab({"cs": Fake(lambda inputs: logits(inputs, 1))})
+    install(monkeypatch, hf, other, late)
+    assert compare_forward(llama, cs).ok
+    assert [form for form, _ in hf.asked] == ["hf", "cs"]
+    assert late.asked == []
+
+
+def test_a_side_that_nobody_computes_is_named(llama: Path, cs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Lab({"hf": Fake()}))
+    with pytest.raises(NoConversion) as caught:
+        compare_forward(llama, cs)
+    assert f"{cs}: nothing here computes a llama in format cs; forward passes are provided by fake0" in str(
+        caught.value
+    )
+    install(monkeypatch)
+    with pytest.raises(NoConversion, match="provided by no installed package"):
+        compare_forward(llama, cs)
+
+
+def test_without_torch_the_remedy_is_named(llama: Path, cs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_without_torch(monkeypatch)
+    with pytest.raises(UsageError, match=r'No module named .torch.; `pip install "mmconvert\[train\]"`'):
+        compare_forward(llama, cs)
+
+
+def test_our_own_providers_are_found_by_their_entry_points() -> None:
+    assert {"cerebras", "transformers"} <= forward.providers().keys()
+
+
+def test_comparing_forward_passes_imports_no_torch_itself() -> None:
+    program = "import sys, mmconvert.forward; assert not {'torch', 'mmsimple', 'transformers'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_tolerance_that_is_none_is_refused(tolerance: float, llama: Path, cs: Path) -> None:
+    with pytest.raises(UsageError, match="must be a finite number above 0"):
+        compare_forward(llama, cs, tolerance=tolerance)
+
+
+def test_a_negative_seed_is_refused(llama: Path, cs: Path) -> None:
+    with pytest.raises(UsageError, match="seed -1: must not be negative"):
+        compare_forward(llama, cs, seed=-1)
+
+
+def test_a_params_file_alone_has_nothing_to_compute_with(
+    llama: Path, cs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab(monkeypatch)
+    with pytest.raises(InputRefused, match=r"config\.yaml: a params file alone has no weights"):
+        compare_forward(llama, cs / "config.yaml")
+
+
+def test_sides_without_an_output_in_common_are_refused(llama: Path, cs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab(monkeypatch, cs=Fake(lambda inputs: {"other": logits(inputs)["text logits"]}))
+    with pytest.raises(NoConversion, match=r"gives text logits, .* other: there is nothing to compare"):
+        compare_forward(llama, cs)
+
+
+def test_a_model_that_takes_no_input_is_refused(llama: Path, cs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab(monkeypatch, Fake(sizes=Sizes()))
+    with pytest.raises(NoConversion, match="there is nothing to compute: it takes no input"):
+        compare_forward(llama, cs)
+
+
+# --- as the last step of a conversion -------------------------------------------------------------------------------
+
+
+def test_a_conversion_is_checked_before_its_target_appears(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab(monkeypatch, cs=Fake(lambda inputs: logits(inputs, 1.0)))
+    with pytest.raises(VerificationFailed) as caught:
+        api.convert(llama, tmp_path / "cs", "cs", verify="forward", fsync=False)
+    assert str(caught.value).startswith(f"{tmp_path / 'cs'}: would not compute what {llama} does: text logits: differs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_conversion_that_computes_the_same_appears(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = lab(monkeypatch)
+    options = Options(dtype={"": BY_FLAG["fp16"]})
+    api.convert(llama, tmp_path / "cs", "cs", options=options, verify="forward", fsync=False)
+    assert {ref.dtype for ref in api.open(tmp_path / "cs").values()} == {BY_FLAG["fp16"]}
+    assert made.asked == [("hf", {"": BY_FLAG["fp16"]}), ("cs", {})]
+
+
+def test_a_source_that_nobody_computes_is_refused_before_anything_is_written(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, Lab({"cs": Fake()}))
+    monkeypatch.setattr(api, "execute", lambda *_, **__: pytest.fail("wrote"))
+    with pytest.raises(NoConversion, match="nothing here computes a llama in format hf"):
+        api.convert(llama, tmp_path / "cs", "cs", verify="forward", fsync=False)
+
+
+def test_a_plan_of_no_checkpoint_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
+    planned = plan_writing(tmp_path / "cs", "llama", {}, [], assets={})
+    with pytest.raises(UsageError, match="is made from no checkpoint"):
+        forward.compute_source(planned)
+
+
+def test_the_written_folder_is_taken_for_the_model_that_was_converted(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tower looks like any encoder: what the source was, its conversion is."""
+    images = Sizes(image=(3, 28, 28))
+    model = Fake(lambda inputs: {"image features": inputs.pixel_values}, images)  # type: ignore[dict-item]
+    made = lab(monkeypatch, model, model)
+    api.convert(clip, tmp_path / "cs", "cs", hints=Hints(model="clip-vit"), verify="forward", fsync=False)
+    assert [form for form, _ in made.asked] == ["hf", "cs"]
