@@ -38,4 +38,11 @@ say "The .bin copy gives the same checkpoint, byte for byte"
 run mmconvert hf-to-cs --src demo/models-bin --init projector=uniform:1 --out demo/cs-from-bin -q
 run cmp demo/cs/model.mdl demo/cs-from-bin/model.mdl
 
+say "How large is it, and what would train?"
+run mmsimple validate demo/cs
+
+say "Both sides compute the same: mmsimple runs the CS checkpoint, transformers the other two"
+run mmconvert verify demo/models demo/cs --forward
+run mmconvert verify demo/cs demo/llava --forward
+
 say "Done: demo/cs is ready to train, demo/llava to load"
