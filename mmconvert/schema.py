@@ -44,8 +44,9 @@ class Schema:
         if error.validator == "additionalProperties":
             known = error.schema.get("properties", {})
             name = next(name for name in error.instance if name not in known)
-            near = get_close_matches(name, known, n=1)
-            return ".".join([*path, name]), "no such field" + (f"; did you mean {near[0]}?" if near else "")
+            # YAML keys need not be text.
+            near = get_close_matches(str(name), known, n=1)
+            return ".".join([*path, str(name)]), "no such field" + (f"; did you mean {near[0]}?" if near else "")
         return ".".join(path), error.message.partition("\n")[0][:200]
 
     def default(self, path: str) -> Any:

@@ -126,8 +126,8 @@ def _compiled(pattern: str, where: str) -> re.Pattern[str]:
         )
     try:
         return re.compile(pattern)
-    except re.error as error:
-        raise InputRefused(f"{where}: {pattern!r} is no regular expression: {error}") from error
+    except (re.error, OverflowError, RecursionError) as error:
+        raise InputRefused(f"{where}: {pattern!r:.60} is no regular expression: {error}") from error
 
 
 def _beginning(name: str) -> str:

@@ -82,7 +82,7 @@ def _section(document: Any, where: str) -> dict[str, Any]:
     try:
         return params.model_section(document)
     except ValueError as error:
-        raise InputRefused(f"{where}: {error} Name it with --config") from error
+        raise InputRefused(f"{where}: {error}; name the params file that describes the model with --config") from error
 
 
 def _known(section: Config, where: str, hints: Hints, names: Sequence[str]) -> tuple[Converter, Format]:

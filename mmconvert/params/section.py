@@ -28,7 +28,7 @@ def model_section(document: Any) -> dict[str, Any]:
     if not isinstance(section, Mapping):
         _check_above(document, where)
         said = "is absent" if section is ABSENT else f"is {section!r:.60}, but must be a mapping"
-        raise ValueError(f"{where} {said}: which params file describes the model?")
+        raise ValueError(f"{where} {said}")
     return {name: value for name, value in section.items() if where == NESTED or name not in RUN_FIELDS}
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
 
-from mmconvert.errors import InputRefused
 from mmsimple.config import AveragePoolingConfig, ImageModelConfig, LossScaling, MultimodalConfig, Select
 from mmsimple.sections.decoder import read_decoder, write_decoder
 from mmsimple.sections.encoder import check_layer, read_encoder, write_encoder
 from mmsimple.sections.projection import check_grid, output_width, read_projection, write_projection
-from mmsimple.sections.supported import LLAVA, MULTIMODAL, Section, require
+from mmsimple.sections.supported import LLAVA, MULTIMODAL, Section, require, shown
 
 SELECTS: dict[str, Select] = {"patch": "patch", "cls_patch": "full", "full": "full"}
 MODELS, SHARED = "image_model_list.image_models", "image_model_list.global_image_projection"
@@ -34,7 +32,7 @@ def read_multimodal(section: Section, where: str) -> MultimodalConfig:
         text_model=read_decoder(full["text_model"], where, "text_model"),
         projection=read_projection(images["global_image_projection"], where, SHARED),
         select=_select(images["image_feature_select_mode"], where, "image_model_list.image_feature_select_mode"),
-        freeze=_patterns(full, where),
+        freeze=tuple(full["freeze"] or ()),
         loss_scaling=scaling,
         loss_weight=weight,
     )
@@ -48,7 +46,7 @@ def read_llava(section: Section, where: str) -> MultimodalConfig:
     encoder, name = read_encoder(full["image_model"], where, "image_model"), "image_feature_select_layer_idx"
     index, own = full[name], encoder.image_layer_idx
     check_layer(index, encoder.num_hidden_layers, where, name)
-    require(own in (None, index), where, f"image_model.image_layer_idx is {own}, but {name} is {index}")
+    require(own in (None, index), where, f"image_model.image_layer_idx is {own}, but {name} is {shown(index)}")
     projector = full["projector"] or {}
     text_projector = projector.get("text_model")
     require(text_projector is None, where, "projector.text_model: mmsimple projects images only, so it must be null")
@@ -59,7 +57,7 @@ def read_llava(section: Section, where: str) -> MultimodalConfig:
         text_model=read_decoder(full["text_model"], where, "text_model"),
         projection=read_projection(projector.get("image_model"), where, shared),
         select=_select(full["image_feature_select_mode"], where, "image_feature_select_mode"),
-        freeze=_patterns(full, where),
+        freeze=tuple(full["freeze"] or ()),
         loss_scaling=scaling,
         loss_weight=weight,
     )
@@ -83,16 +81,6 @@ def _loss(section: Section, full: Section, where: str) -> tuple[LossScaling, flo
 def _select(mode: str, where: str, path: str) -> Select:
     require(mode in SELECTS, where, f"{path} is {mode}; mmsimple computes {' or '.join(SELECTS)}")
     return SELECTS[mode]
-
-
-def _patterns(full: Section, where: str) -> tuple[str, ...]:
-    patterns = tuple(full["freeze"] or ())
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise InputRefused(f"{where}: freeze holds {pattern!r}, which is no regular expression: {error}") from error
-    return patterns
 
 
 def _check_fit(config: MultimodalConfig, where: str, shared: str) -> None:

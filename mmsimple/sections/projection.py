@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from mmconvert.errors import InputRefused
 from mmsimple.config import AveragePoolingConfig, FeedForwardConfig, IdentityConfig, ProjectorConfig
-from mmsimple.sections.supported import FEED_FORWARD, below, require, shown
+from mmsimple.sections.supported import FEED_FORWARD, check_names, require, shown
 
 # What a layer may be followed by. Only functions whose name says exactly what they compute.
 ACTIVATIONS = ("gelu", "quick_gelu", "relu", "silu", "tanh", "sigmoid")
@@ -48,12 +47,12 @@ def _feed_forward(section: Mapping[str, Any], where: str, path: str) -> FeedForw
 
 
 def _identity(section: Mapping[str, Any], where: str, path: str) -> IdentityConfig:
-    _check_names(section, {"name"}, where, path)
+    check_names(section, {"name"}, where, path)
     return IdentityConfig()
 
 
 def _average_pooling(section: Mapping[str, Any], where: str, path: str) -> AveragePoolingConfig:
-    _check_names(section, {"name", "input_unit", "output_unit", "grid", "use_bias"}, where, path)
+    check_names(section, {"name", "input_unit", "output_unit", "grid", "use_bias"}, where, path)
     for name in ("input_unit", "output_unit"):
         value = section.get(name)
         require(_is_count(value), where, f"{path}.{name} is {shown(value)}: it must be an integer of at least 1")
@@ -75,13 +74,6 @@ PROJECTORS: dict[str, Callable[[Mapping[str, Any], str, str], ProjectorConfig]] 
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _check_names(section: Mapping[str, Any], known: set[str], where: str, path: str) -> None:
-    for name in section:
-        near = get_close_matches(str(name), known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        require(name in known, where, f"{below(path, str(name))}: no such field{hint}")
 
 
 def output_width(projection: ProjectorConfig | None, width: int, where: str, path: str) -> int:

@@ -6,8 +6,9 @@ a value that changes nothing about what is computed: one that stands in the tabl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from math import isfinite
 from typing import Any
 
@@ -43,7 +44,7 @@ class Part:
             raise InputRefused(f"{where}: {error}") from error
         for name, value in completed.items():
             at = below(path, name)
-            require(not isinstance(value, float) or isfinite(value), where, f"{at} is {value}, which is no number")
+            require(_is_finite(value), where, f"{at} is {shown(value)}, which is no number that can be computed with")
             supported = self.supported(name)
             if supported is not None and not any(_same(value, each) for each in supported):
                 said = "" if name in section else " by default"
@@ -59,6 +60,16 @@ class Part:
         if name in self.read | self.moot:
             return None
         return (load(*self.schemas).default(name),)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a number, or every number of a list, is one that a float can hold."""
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    try:
+        return not isinstance(value, int | float) or isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -81,6 +92,18 @@ def require(condition: bool, where: str, problem: str) -> None:
     """Raise InputRefused for a file in which something does not hold."""
     if not condition:
         raise InputRefused(f"{where}: {problem}")
+
+
+def check_names(section: Mapping[str, Any], known: Collection[str], where: str, path: str) -> None:
+    """Raise InputRefused for a field that does not exist, with the nearest that does."""
+    for name in section:
+        require(name in known, where, f"{below(path, str(name))}: no such field{nearest(name, known)}")
+
+
+def nearest(name: Any, known: Collection[str]) -> str:
+    """A question after the known name that another resembles, to end a message with; empty if it resembles none."""
+    near = get_close_matches(str(name), known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _held(config: type) -> frozenset[str]:

@@ -163,9 +163,12 @@ def test_a_pattern_that_may_run_away_is_refused(pattern: str) -> None:
         freeze(small(), [pattern])
 
 
-def test_a_pattern_that_is_no_regular_expression_is_refused() -> None:
-    with pytest.raises(InputRefused, match=r"'\[text' is no regular expression"):
-        freeze(small(), ["[text"])
+@pytest.mark.parametrize(
+    ("pattern", "shown"), [("[text", r"'\[text'"), ("a{1,99999999999999}", "'a"), ("(" * 5000, r"'\({59}")]
+)
+def test_a_pattern_that_is_no_regular_expression_is_refused(pattern: str, shown: str) -> None:
+    with pytest.raises(InputRefused, match=f"^freeze: {shown}.* is no regular expression"):
+        freeze(small(), [pattern])
 
 
 def test_groups_that_are_not_repeated_are_fine() -> None:

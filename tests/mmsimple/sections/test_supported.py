@@ -39,6 +39,7 @@ PARTS: dict[str, tuple[Part, dict[str, Any], Read]] = {
     "multimodal": (supported.MULTIMODAL, examples.MMSIMPLE, reader("mmsimple-llava")),
     "llava": (supported.LLAVA, examples.LLAVA, reader("llava")),
 }
+PROJECTION = "image_model_list__global_image_projection"
 FIELDS = [(part, name) for part, (each, _, _) in PARTS.items() for name in load(*each.schemas).document["properties"]]
 NUMBERS = (0, 1, 3, 7, 0.25, 4.5, -1)
 ANYTHING: tuple[Any, ...] = (
@@ -151,9 +152,20 @@ def test_one_is_not_true() -> None:
     assert_refused("llama", {**examples.LLAMA, "loop_dim": True}, "loop_dim")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400])
 def test_a_number_that_is_none_is_refused(value: float) -> None:
-    assert_refused("llama", {**examples.LLAMA, "rope_theta": value}, f"rope_theta is {value}, which is no number")
+    assert_refused("llama", {**examples.LLAMA, "rope_theta": value}, "rope_theta is ", "which is no number")
+
+
+def test_a_number_that_is_none_is_refused_in_a_list_too() -> None:
+    section = examples.changed(
+        examples.MMSIMPLE, **{PROJECTION: {**examples.MLP, "layers_dropout_rates": [float("nan"), 0.0]}}
+    )
+    assert_refused("mmsimple-llava", section, "layers_dropout_rates", "which is no number")
+
+
+def test_a_field_that_is_no_text_is_refused() -> None:
+    assert_refused("llama", {**examples.LLAMA, 1: 2}, "1: no such field")  # type: ignore[dict-item]
 
 
 def test_a_precision_in_the_model_section_is_sent_where_it_belongs() -> None:
