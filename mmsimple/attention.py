@@ -10,11 +10,12 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmsimple.cache import LayerCache
 from mmsimple.rotary import Rotation, rotate
 
 
 class Visibility(NamedTuple):
-    """Which keys a query sees: all, all up to itself (`is_causal`), or those where `mask` [S, S] is true."""
+    """Which keys a query sees: all, all up to itself (`is_causal`), or those where `mask` [queries, keys] is true."""
 
     is_causal: bool = False
     mask: Tensor | None = None
@@ -49,12 +50,20 @@ class Attention(nn.Module):
         self.proj_v_dense_layer = nn.Linear(hidden_size, keys, projection_bias)
         self.proj_output_dense_layer = nn.Linear(hidden_size, hidden_size, output_bias)
 
-    def forward(self, x: Tensor, visible: Visibility = EVERYTHING, rotation: Rotation | None = None) -> Tensor:
-        """[B, S, H] -> [B, S, H]."""
+    def forward(
+        self,
+        x: Tensor,
+        visible: Visibility = EVERYTHING,
+        rotation: Rotation | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """[B, S, H] -> [B, S, H]; with a cache, `x` follows what is in it, and sees it too."""
         projections = (self.proj_q_dense_layer, self.proj_k_dense_layer, self.proj_v_dense_layer)
         q, k, v = (project(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for project in projections)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)  # [B, A, S, D] and [B, K, S, D]
+        if cache is not None:
+            k, v = cache.extended(k, v)
         mixed = F.scaled_dot_product_attention(
             q,
             k,

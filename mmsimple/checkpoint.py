@@ -42,7 +42,7 @@ class Opened:
     """A checkpoint of any format as a CS one, unread: its model section and its tensors under the module's names.
 
     `where` names the section's file to a user, `path` the whole. `assets` are the files that travel with it, by their
-    names below `assets/`.
+    names below `assets/`; `params` is the whole params document of a CS checkpoint.
     """
 
     model: str
@@ -51,6 +51,7 @@ class Opened:
     where: str
     path: Path
     assets: Mapping[str, bytes] = field(default_factory=dict)
+    params: Section = field(default_factory=dict)
 
 
 def open_checkpoint(path: Path, hints: Hints = NO_HINTS, init: Mapping[str, int] | None = None) -> Opened:
@@ -90,7 +91,7 @@ def open_cs(found: api.Checkpoint) -> Opened:
     if not tensors:
         raise InputRefused(f"{found.path}: is a params file alone, without weights")
     assets = {name: file.read_bytes() for name, file in found.sidecars.items()}
-    return Opened(found.node.model, found.config, tensors, found.config_from, found.path, assets)
+    return Opened(found.node.model, found.config, tensors, found.config_from, found.path, assets, found.params)
 
 
 def _name(key: str, model: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmsimple.attention import Attention, Visibility
+from mmsimple.attention import EVERYTHING, Attention, Visibility
+from mmsimple.cache import KeyValueCache, LayerCache
 from mmsimple.config import LlamaConfig
 from mmsimple.feed_forward import FeedForwardNetwork
 from mmsimple.initialise import initialise
@@ -55,8 +56,15 @@ class DecoderLayer(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout_rate)
 
-    def forward(self, x: Tensor, visible: Visibility, turns: Rotation, modality: Tensor | None) -> Tensor:
-        x = x + self.dropout(self.self_attn(self.norm1(x), visible, turns))
+    def forward(
+        self,
+        x: Tensor,
+        visible: Visibility,
+        turns: Rotation,
+        modality: Tensor | None,
+        cache: LayerCache | None,
+    ) -> Tensor:
+        x = x + self.dropout(self.self_attn(self.norm1(x), visible, turns, cache))
         out: Tensor = x + self.ffn(self.norm3(x), modality)
         return out
 
@@ -69,9 +77,17 @@ class TransformerDecoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
 
-    def forward(self, x: Tensor, visible: Visibility, turns: Rotation, modality: Tensor | None) -> Tensor:
-        for layer in self.layers:
-            x = layer(x, visible, turns, modality)
+    def forward(
+        self,
+        x: Tensor,
+        visible: Visibility,
+        turns: Rotation,
+        modality: Tensor | None,
+        cache: KeyValueCache | None,
+    ) -> Tensor:
+        caches = [None] * len(self.layers) if cache is None else cache.layers
+        for layer, each in zip(self.layers, caches, strict=True):
+            x = layer(x, visible, turns, modality, each)
         out: Tensor = self.norm(x)
         return out
 
@@ -98,18 +114,19 @@ class LlamaModel(nn.Module):
         out: Tensor = self.embedding_layer["word_embeddings"](token_ids)
         return out
 
-    def decode(self, embeddings: Tensor, modality: Tensor | None = None) -> Tensor:
+    def decode(self, embeddings: Tensor, modality: Tensor | None = None, cache: KeyValueCache | None = None) -> Tensor:
         """[B, S, H] -> [B, S, H], normalised and ready for the head.
 
-        `modality` [B, S] is 1 at image tokens; only a decoder with dual experts reads it, and it must.
+        `modality` [B, S] is 1 at image tokens; only a decoder with dual experts reads it, and it must. With a cache,
+        these are the positions after those in it.
         """
         if self.config.static_dual_expert and modality is None:
             raise ValueError("static_dual_expert chooses an expert per token: token_modality_idx is missing")
-        length = embeddings.shape[1]
-        positions = torch.arange(length, device=embeddings.device)
+        past = 0 if cache is None else cache.length
+        positions = torch.arange(past, past + embeddings.shape[1], device=embeddings.device)
         turns = rotation(self.config, positions, embeddings.dtype)
-        visible = self._visible(positions)
-        out: Tensor = self.transformer_decoder(self.dropout(embeddings), visible, turns, modality)
+        visible = self._visible(positions, past)
+        out: Tensor = self.transformer_decoder(self.dropout(embeddings), visible, turns, modality, cache)
         return out
 
     def forward(self, token_ids: Tensor, modality: Tensor | None = None) -> Tensor:
@@ -117,13 +134,18 @@ class LlamaModel(nn.Module):
         logits: Tensor = self.lm_head(self.decode(self.embed(token_ids), modality))
         return logits
 
-    def _visible(self, positions: Tensor) -> Visibility:
+    def _visible(self, positions: Tensor, past: int) -> Visibility:
         """Every token sees itself and those before it, or the last so many of them.
 
         Padding on the right needs no mask: no real token sees it.
         """
         window = self.config.attention_sliding_window_length
-        if window is None or len(positions) <= window:
-            return Visibility(is_causal=True)
-        distance = positions[:, None] - positions[None, :]
-        return Visibility(mask=(distance >= 0) & (distance < window))
+        length = past + len(positions)
+        if window is None or length <= window:
+            if past == 0:
+                return Visibility(is_causal=True)
+            if len(positions) == 1:
+                return EVERYTHING
+        distance = positions[:, None] - torch.arange(length, device=positions.device)  # [queries, keys]
+        seen = distance >= 0
+        return Visibility(mask=seen if window is None else seen & (distance < window))

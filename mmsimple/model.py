@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from mmconvert.api import NO_HINTS, Hints
 from mmconvert.errors import InputRefused
-from mmsimple.checkpoint import load, open_checkpoint, save
+from mmsimple.cache import KeyValueCache
+from mmsimple.checkpoint import Opened, load, open_checkpoint, save
 from mmsimple.config import ImageModelConfig, ModelConfig, MultimodalConfig
 from mmsimple.freeze import rest
 from mmsimple.llama import LlamaModel
@@ -108,12 +109,20 @@ class MultimodalModel(nn.Module):
         incomplete or no multimodal model.
         """
 
+        return cls.from_opened(open_checkpoint(Path(path), hints, init), dtype=dtype, device=device)
+
+    @classmethod
+    def from_opened(
+        cls, opened: Opened, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    ) -> MultimodalModel:
+        """The model of a checkpoint that is open; see `from_checkpoint`."""
+
         def build(config: ModelConfig) -> MultimodalModel:
             if not isinstance(config, MultimodalConfig):
-                raise InputRefused(f"{path}: is no multimodal model; `mmsimple.load_model` loads decoders and encoders")
+                problem = "is no multimodal model; `mmsimple.load_model` loads decoders and encoders"
+                raise InputRefused(f"{opened.path}: {problem}")
             return cls(config)
 
-        opened = open_checkpoint(Path(path), hints, init)
         model = load(opened, build, dtype=dtype, device=device)
         model.assets = opened.assets
         return model
@@ -158,12 +167,12 @@ class MultimodalModel(nn.Module):
         size = len(batch.text_input_ids)
         return scaled(losses, batch.loss_mask[counts], size, config.loss_scaling, config.loss_weight)
 
-    def hidden_states(self, batch: Batch) -> Tensor:
-        """What the head reads, [B, S, H]."""
+    def hidden_states(self, batch: Batch, cache: KeyValueCache | None = None) -> Tensor:
+        """What the head reads, [B, S, H]; with a cache, the batch's text is kept in it."""
         embeddings = self.text_model.embed(batch.text_input_ids)
         if batch.image_data is not None and batch.image_data_loc is not None:
             embeddings = self._with_images(embeddings, batch.image_data, batch.image_data_loc)
-        return self.text_model.decode(embeddings, batch.token_modality_idx)
+        return self.text_model.decode(embeddings, batch.token_modality_idx, cache)
 
     def _with_images(self, embeddings: Tensor, images: Tensor, positions: Tensor) -> Tensor:
         """The embeddings [B, S, H] with image features at their positions; slots without image cost nothing."""
