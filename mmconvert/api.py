@@ -5,7 +5,7 @@ Paths may be strings. Everything raises the exceptions of `mmconvert.errors`; no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,15 +118,24 @@ def convert(
     digest: str = "xxh3",
     verify: Verify = "keys",
     progress: Progress | None = None,
+    on_parity: Callable[[Parity], None] | None = None,
 ) -> dict[str, Any]:
     """Convert `src` to format `to` at `out` and return the manifest.
 
     The target appears whole or not at all. `verify` reads it back before it takes its place: headers (`keys`), every
     byte (`bytes`), or headers and what it computes (`forward`, see `verify_forward`; what the source computes is known
-    before anything is written).
+    before anything is written, and `on_parity` is told how the two agree).
     """
     planned = plan(src, out, to, options=options, hints=hints, overwrite=overwrite)
-    return run(planned, overwrite=overwrite, fsync=fsync, digest=digest, verify=verify, progress=progress)
+    return run(
+        planned,
+        overwrite=overwrite,
+        fsync=fsync,
+        digest=digest,
+        verify=verify,
+        progress=progress,
+        on_parity=on_parity,
+    )
 
 
 def run(
@@ -137,6 +146,7 @@ def run(
     digest: str = "xxh3",
     verify: Verify = "keys",
     progress: Progress | None = None,
+    on_parity: Callable[[Parity], None] | None = None,
 ) -> dict[str, Any]:
     """Carry out a plan; see `convert`."""
     computed = compute_source(planned) if verify == "forward" else None
@@ -144,7 +154,9 @@ def run(
     def check(folder: Path) -> None:
         check_written(folder, planned, verify)
         if computed is not None:
-            check_forward(folder, planned, computed)
+            found = check_forward(folder, planned, computed)
+            if on_parity is not None:
+                on_parity(found)
 
     return execute(
         planned,

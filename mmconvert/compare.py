@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from mmconvert.completeness import named, second_copies
 from mmconvert.containers import open_file
 from mmconvert.converter import Format
 from mmconvert.documents import read_json
+from mmconvert.dtypes import DType
 from mmconvert.errors import InputRefused, MMConvertError, NoConversion, UsageError, VerificationFailed
 from mmconvert.findings import Findings
 from mmconvert.layouts import NO_HINTS, Checkpoint, Hints, recognise
@@ -43,19 +44,29 @@ def compare(
     """
     left, right = of_one_model(a, b, hints_a, hints_b)
     hops = registry.path(left.node.model, left.node.format, right.node.format)
-    recorded = recorded_options(b)
-    options = recorded or DEFAULTS
-    assembly = assemble(left, hops, replace(options, init={**_everything(hops), **options.init}))
+    options = options_of(b, hops)
+    assembly = assemble(left, hops, options)
     for twins in assembly.holdings.twins:
         if _differ(twins):
             raise InputRefused(f"{a}: {twins.complaint}")
-    back = Hop(hops[-1].converter, hops[-1].other)
-    (leg,) = mapping.translate([back], right.config, frozenset(right.tensors), right.config_from)
+    leg = _leg_back(right, hops)
     result = Findings(notes=[*left.notes, *right.notes, *_uncompared(left, right)])
     found = _named(right, leg, {tensor.key for tensor in assembly.tensors}, result)
     _compare_configs(assembly.legs[-1], leg, result)
-    _compare_tensors(assembly, found, leg, set(options.init), result, progress or Silent())
+    _compare_tensors(assembly, found, leg, set(_recorded(b).init), result, progress or Silent())
     return result
+
+
+def _leg_back(right: Checkpoint, hops: Sequence[Hop]) -> Leg:
+    """What B's config demands of B."""
+    back = Hop(hops[-1].converter, hops[-1].other)
+    (leg,) = mapping.translate([back], right.config, frozenset(right.tensors), right.config_from)
+    return leg
+
+
+def dtypes_of(right: Checkpoint, hops: Sequence[Hop]) -> dict[str, DType]:
+    """The element types of B's tensors, by the names of the tables. Raises InputRefused for a config that is wrong."""
+    return {key: ref.dtype for key, ref in named(right, _leg_back(right, hops), None, [], []).items()}
 
 
 def of_one_model(a: Path, b: Path, hints_a: Hints, hints_b: Hints) -> tuple[Checkpoint, Checkpoint]:
@@ -115,12 +126,17 @@ def _uncompared(left: Checkpoint, right: Checkpoint) -> list[str]:
     return ["the model sections are compared; of params files no more"] if more else []
 
 
-def recorded_options(folder: Path) -> Options | None:
-    """The options that a folder was converted with, if it says so."""
+def options_of(folder: Path, hops: tuple[Hop, ...]) -> Options:
+    """What to compare a folder with: what it was converted with, if it says so, inventing whatever may be missing."""
+    recorded = _recorded(folder)
+    return replace(recorded, init={**_everything(hops), **recorded.init})
+
+
+def _recorded(folder: Path) -> Options:
     try:
         return Options.from_record(read_json(folder / manifest.NAME)["options"])
     except (MMConvertError, KeyError, TypeError, AttributeError):
-        return None
+        return DEFAULTS
 
 
 def _everything(hops: tuple[Hop, ...]) -> dict[str, int]:

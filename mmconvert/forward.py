@@ -7,23 +7,29 @@ is in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from mmconvert.compare import of_one_model, recorded_options
+from mmconvert import registry
+from mmconvert.assembly import assemble
+from mmconvert.casts import Overflow
+from mmconvert.compare import dtypes_of, of_one_model, options_of
 from mmconvert.dtypes import DType
 from mmconvert.errors import InputRefused, NoConversion, UsageError, VerificationFailed
 from mmconvert.inputs import Inputs, Sizes, disagreements, draw_inputs, together
 from mmconvert.layouts import NO_HINTS, Checkpoint, Hints, recognise
 from mmconvert.options import Options
 from mmconvert.parity import LOGITS, TOLERANCE, Parity, agreement, only_one_side
-from mmconvert.plans import Plan
+from mmconvert.paths import put
+from mmconvert.plans import Plan, PlannedTensor
 from mmconvert.progress import Progress, Silent
-from mmconvert.rounding import rounding_of
+from mmconvert.registry import Hop
+from mmconvert.rounding import rounded
+from mmconvert.spec import A
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,17 +64,17 @@ class Model(Protocol):
     def outputs(self, inputs: Inputs) -> Mapping[str, NDArray[np.float32]]: ...
 
 
-# Given a recognised checkpoint, and the element types by part (`""`: all others) that its weights are rounded to first.
-# Gives None for a checkpoint of a format or model that it knows nothing of.
-Provider = Callable[[Checkpoint, Mapping[str, DType]], Model | None]
+# Gives None for a checkpoint of a format or model that it knows nothing of. The checkpoint's tensors are what is to be
+# computed with: where one has no `path`, its values are not those of the file.
+Provider = Callable[[Checkpoint], Model | None]
 
 
 @dataclass(frozen=True)
 class Computed:
-    """What one checkpoint has computed, and from what."""
+    """What one checkpoint has computed, and from what; `overflow` counts what rounding made infinite."""
 
     checkpoint: Checkpoint
-    rounding: Mapping[str, DType]
+    overflow: Overflow
     seed: int
     sizes: Sizes
     inputs: Inputs
@@ -93,7 +99,7 @@ def compare_forward(
     """Compare what two checkpoints of one model compute from the same random inputs.
 
     An output may be `tolerance` apart (without: `TOLERANCE`), in units of A's largest absolute value, or of 1 if that
-    is larger. Where B holds a narrower element type than A, A's weights are rounded to it first.
+    is larger. A weight that B holds in a narrower element type is rounded to that in A first.
 
     Raises NoConversion for a side that no provider computes, or sides that have no output in common; UsageError where
     what a provider needs is not installed, for a tolerance that is none, or for a hint that has nothing to act on; and
@@ -104,12 +110,16 @@ def compare_forward(
     if seed < 0:
         raise UsageError(f"seed {seed}: must not be negative")
     left, right = of_one_model(a, b, hints_a, hints_b)
-    rounding, notes = rounding_of(_dtypes(left), _dtypes(right), recorded_options(b))
+    hops = registry.path(left.node.model, left.node.format, right.node.format)
+    options = options_of(b, hops)
+    source = _as_converted(left, hops, options)
+    planned = () if left.bare else assemble(source, hops, options).tensors
+    source, notes, overflow = _as_cast(source, planned, dtypes_of(right, hops))
     watcher = progress or Silent()
     work = [sum(ref.nbytes for ref in side.tensors.values()) for side in (left, right)]
     watcher.start(sum(work))
     try:
-        first = _compute(left, rounding, seed, notes)
+        first = _compute(source, overflow, seed, notes)
         watcher.advance(work[0])
         found = _compare(first, right, TOLERANCE if tolerance is None else tolerance)
         watcher.advance(work[1])
@@ -121,37 +131,58 @@ def compare_forward(
 def compute_source(plan: Plan) -> Computed:
     """What the source of a conversion computes, before anything is written; `check_forward` compares it.
 
-    Raises what `compare_forward` raises for its first side, and UsageError for a plan that converts no checkpoint.
+    Raises what `compare_forward` raises for its first side, and UsageError for a plan that converts no weights.
     """
     source = plan.checkpoint
-    if source is None:
-        raise UsageError(f"{plan.out}: is made from no checkpoint, so there is no forward pass to compare with")
-    options = Options.from_record(plan.facts["options"])
-    rounding, notes = rounding_of(_dtypes(source), {tensor.dtype for tensor in plan.tensors}, options)
-    return _compute(source, rounding, 0, notes)
+    if source is None or source.bare:
+        raise UsageError(f"{plan.out}: is made without weights, so there is no forward pass to compare with")
+    source = _as_converted(source, plan.hops, Options.from_record(plan.facts["options"]))
+    made = {tensor.key: tensor.dtype for tensor in plan.tensors}
+    source, notes, overflow = _as_cast(source, plan.tensors, made)
+    return _compute(source, overflow, 0, notes)
 
 
-def check_forward(folder: Path, plan: Plan, first: Computed) -> None:
-    """Raise VerificationFailed unless what was just written to `folder` computes what the plan's source does."""
+def check_forward(folder: Path, plan: Plan, first: Computed) -> Parity:
+    """How what was just written to `folder` computes what the plan's source does.
+
+    Raises VerificationFailed where it does not.
+    """
     # What was written looks like any model of its shape.
     written = recognise(folder, Hints(model=first.checkpoint.node.model))
-    found = _compare(first, written, TOLERANCE)
+    found = replace(_compare(first, written, TOLERANCE), b=str(plan.out))
     if found.problems:
-        raise VerificationFailed(f"{plan.out}: would not compute what {found.a} does: {'; '.join(found.problems)}")
+        raise VerificationFailed(f"{plan.out}: would not compute what {found.a} does: {found.complaint}")
+    return found
 
 
-def _dtypes(checkpoint: Checkpoint) -> set[DType]:
-    return {ref.dtype for ref in checkpoint.tensors.values()}
+def _as_converted(checkpoint: Checkpoint, hops: Sequence[Hop], options: Options) -> Checkpoint:
+    """A checkpoint that says of itself what its user chose: which of two towers is the model's."""
+    config = checkpoint.config
+    for rule in hops[0].converter.substitutes if hops[0].side == A else ():
+        if options.take is not None:
+            config = put(config, rule.flag, options.take == rule.choices[0])
+    return replace(checkpoint, config=config)
 
 
-def _build(checkpoint: Checkpoint, rounding: Mapping[str, DType]) -> Model:
+def _as_cast(
+    checkpoint: Checkpoint, planned: Iterable[PlannedTensor], made: Mapping[str, DType]
+) -> tuple[Checkpoint, tuple[str, ...], Overflow]:
+    """A checkpoint with its weights rounded as the other side's, whose tensors are of the types `made`."""
+    names = {id(ref): key for key, ref in checkpoint.tensors.items()}
+    wanted = {names[id(each.journey.ref)]: made[each.key] for each in planned if each.journey and each.key in made}
+    overflow = Overflow()
+    tensors, notes = rounded(checkpoint.tensors, wanted, overflow)
+    return replace(checkpoint, tensors=tensors), notes, overflow
+
+
+def _build(checkpoint: Checkpoint) -> Model:
     """The first model that a provider makes of a checkpoint."""
     if checkpoint.bare:
         raise InputRefused(f"{checkpoint.path}: a params file alone has no weights to compute with")
     found, missing = providers(), None
     for load in found.values():
         try:
-            model = load()(checkpoint, rounding)
+            model = load()(checkpoint)
         except ImportError as error:
             # The checkpoint may be another provider's, which needs less.
             missing = error
@@ -168,15 +199,15 @@ def _build(checkpoint: Checkpoint, rounding: Mapping[str, DType]) -> Model:
 
 def _compute(
     checkpoint: Checkpoint,
-    rounding: Mapping[str, DType],
+    overflow: Overflow,
     seed: int,
     notes: tuple[str, ...],
     sizes: Sizes | None = None,
 ) -> Computed:
     """What a checkpoint gives for the inputs of a seed, in its own sizes or in those given."""
-    model = _build(checkpoint, rounding)
+    model = _build(checkpoint)
     inputs, _ = _draw(checkpoint, sizes or model.sizes, seed)
-    return Computed(checkpoint, rounding, seed, model.sizes, inputs, model.outputs(inputs), notes)
+    return Computed(checkpoint, overflow, seed, model.sizes, inputs, model.outputs(inputs), notes)
 
 
 def _draw(checkpoint: Checkpoint, sizes: Sizes, seed: int) -> tuple[Inputs, tuple[str, ...]]:
@@ -190,7 +221,7 @@ def _compare(first: Computed, right: Checkpoint, tolerance: float) -> Parity:
     """What `right` computes against what A has computed, which is computed anew if its inputs do not suit both."""
     left, seed = first.checkpoint, first.seed
     notes = [*left.notes, *right.notes, *first.notes]
-    model = _build(right, {})
+    model = _build(right)
     problems = list(disagreements(first.sizes, model.sizes))
     if problems:
         return Parity(str(left.path), str(right.path), tolerance, seed, {}, tuple(notes), tuple(problems))
@@ -199,26 +230,25 @@ def _compare(first: Computed, right: Checkpoint, tolerance: float) -> Parity:
     theirs = model.outputs(inputs)
     del model
     if not _cover(first.inputs, inputs):
-        first = _compute(left, first.rounding, seed, first.notes, sizes)
+        first = _compute(left, first.overflow, seed, first.notes, sizes)
     ours = first.outputs
     common = [name for name in ours if name in theirs]
     if not common:
         mine, other = (", ".join(outputs) or "nothing" for outputs in (ours, theirs))
         raise NoConversion(f"{left.path} gives {mine}, {right.path} {other}: there is nothing to compare")
-    alike = [name for name in common if ours[name].shape == theirs[name].shape]
-    outputs = {name: agreement(ours[name], theirs[name], tolerance, logits=name in LOGITS) for name in alike}
-    problems += [
-        f"{name}: shape {list(ours[name].shape)} in A, {list(theirs[name].shape)} in B"
-        for name in common
-        if name not in outputs
-    ]
-    problems += [f"{name}: {each.complaint}" for name, each in outputs.items() if not each.ok]
+    outputs = {}
+    for key, count in first.overflow.counts.items():
+        problems.append(f"{key}: {count:,} values of A become infinite in B's element type")
+    for name in common:
+        if ours[name].shape != theirs[name].shape:
+            problems.append(f"{name}: shape {list(ours[name].shape)} in A, {list(theirs[name].shape)} in B")
+            continue
+        outputs[name] = each = agreement(ours[name], theirs[name], tolerance, logits=name in LOGITS)
+        if not each.ok:
+            problems.append(f"{name}: {each.complaint}")
+        elif each.nonfinite:
+            notes.append(f"{name}: {each.nonfinite:,} values are NaN or infinite, equal on both sides")
     notes += [*said, *only_one_side(ours.keys(), theirs.keys())]
-    notes += [
-        f"{name}: {each.nonfinite:,} values are NaN or infinite, equal on both sides"
-        for name, each in outputs.items()
-        if each.nonfinite and each.ok
-    ]
     return Parity(str(left.path), str(right.path), tolerance, seed, outputs, tuple(notes), tuple(problems))
 
 

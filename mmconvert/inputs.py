@@ -14,9 +14,11 @@ SAMPLES = 2
 IMAGES = 2
 # Tokens of a text, where nothing asks for more.
 LENGTH = 32
-# Logits of longer texts take gigabytes. What is wanted is worth less than what is needed.
+# One token more than a window holds shows that it slides; a few more, that it does so in every layer.
+MARGIN = 8
+# Logits of longer texts take gigabytes. A window is worth less than what is needed: sizes tell of it too.
 LONGEST = 8192
-LONGEST_WANTED = 512
+LONGEST_FOR_WINDOW = 512
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Sizes:
 
     Without `vocab_size` it takes no text, without `image` (channels, height, width) no images. `image_tokens` is how
     many tokens an image takes in a text, None where the two do not meet. `max_length` is the longest text, in tokens.
-    Texts shorter than `needed_length` are computed otherwise by the two architectures, so none is compared; past
-    `wanted_length` something more shows, such as a sliding window.
+    Texts shorter than `needed_length` are computed otherwise by the two architectures, so none is compared. A token
+    sees `sliding_window` tokens, itself included; None for all before it.
     """
 
     vocab_size: int | None = None
@@ -34,7 +36,7 @@ class Sizes:
     image_tokens: int | None = None
     max_length: int | None = None
     needed_length: int = 0
-    wanted_length: int = 0
+    sliding_window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,22 @@ class Inputs:
 
 
 def disagreements(a: Sizes, b: Sizes) -> Iterator[str]:
-    """Sizes for which no input would fit both sides; where one side has no `image_tokens`, nothing is joined."""
-    for name in ("vocab_size", "image", "image_tokens"):
+    """What two sides say of themselves that cannot both be right; no input is needed to see it.
+
+    Where one side has no `image_tokens`, nothing is joined.
+    """
+    for name, words in (
+        ("vocab_size", "vocabulary"),
+        ("image", "images (channels, height, width)"),
+        ("image_tokens", "tokens of an image (by its size, and with or without the class token)"),
+        ("sliding_window", "sliding window"),
+    ):
         x, y = getattr(a, name), getattr(b, name)
         if x != y and not (name == "image_tokens" and None in (x, y)):
-            yield f"{name}: {x} in A, {y} in B"
+            yield f"{words}: {x} in A, {y} in B"
+    for one, other, this, that in ((a, b, "A", "B"), (b, a, "B", "A")):
+        if other.max_length is not None and one.needed_length > other.max_length:
+            yield f"texts: {this} is made for more than {one.needed_length - 1} tokens, {that} for {other.max_length}"
 
 
 def together(a: Sizes, b: Sizes) -> Sizes:
@@ -68,7 +81,6 @@ def together(a: Sizes, b: Sizes) -> Sizes:
         image_tokens=None if b.image_tokens is None else a.image_tokens,
         max_length=min(lengths, default=None),
         needed_length=max(a.needed_length, b.needed_length),
-        wanted_length=max(a.wanted_length, b.wanted_length),
     )
 
 
@@ -108,11 +120,12 @@ def _text_length(sizes: Sizes, notes: list[str]) -> int | None:
             f"and {longest} are the most that a text has here"
         )
         return None
-    length = min(longest, max(LENGTH, sizes.needed_length, min(sizes.wanted_length, LONGEST_WANTED)))
-    if length < sizes.wanted_length:
+    window = sizes.sliding_window
+    wanted = 0 if window is None else min(window + MARGIN, LONGEST_FOR_WINDOW)
+    length = min(longest, max(LENGTH, sizes.needed_length, wanted))
+    if window is not None and length <= window:
         notes.append(
-            f"the texts have {length} tokens: what only shows from {sizes.wanted_length} on, such as a sliding window, "
-            "is not compared"
+            f"both say that their window is {window} tokens; the texts have {length}, so that it does not show"
         )
     return length
 

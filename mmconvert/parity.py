@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf, isfinite, prod
 from typing import TYPE_CHECKING
 
 from mmconvert.difference import distances
@@ -57,11 +57,13 @@ class Agreement:
 
     @property
     def ok(self) -> bool:
-        return self.max_abs <= self.allowed
+        return self.max_abs <= self.allowed and self.nonfinite < prod(self.shape)
 
     @property
     def complaint(self) -> str:
         """What to say where it is not ok."""
+        if self.nonfinite == prod(self.shape):
+            return "is NaN or infinite all over in A, so that nothing can be compared"
         if not isfinite(self.max_abs):
             return "NaN or infinite in one of the two only"
         return f"differs by {self.max_abs:.1e}, and {self.allowed:.1e} is allowed"
@@ -85,6 +87,12 @@ class Parity:
     @property
     def ok(self) -> bool:
         return not self.problems
+
+    @property
+    def complaint(self) -> str:
+        """The first problem, and how many others there are; to be asked for where there is one."""
+        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+        return self.problems[0] + more
 
 
 def agreement(a: NDArray[np.float32], b: NDArray[np.float32], tolerance: float, *, logits: bool = False) -> Agreement:

@@ -158,6 +158,7 @@ def _plan(src: Path, hops: Sequence[Hop], job: targets.Job, target: targets.Targ
         sources=(src, *checkpoint.folders),
         files=checkpoint.files,
         checkpoint=checkpoint,
+        hops=tuple(hops),
     )
 
 

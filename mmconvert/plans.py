@@ -20,6 +20,7 @@ from mmconvert.sources import Source, TensorRef
 
 if TYPE_CHECKING:
     from mmconvert.layouts import Checkpoint
+    from mmconvert.registry import Hop
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Plan:
     the target. `facts` is what the manifest says about the conversion itself (formats, path of edges, options).
     `tallies` count values while the bytes move, by what is odd about them. `sources` are the folders and files that the
     user named, where nothing may be written; `files` those that tensors are read from. `checkpoint` is the source as it
-    was recognised; a plan whose tensors are drawn or given has none.
+    was recognised, and `hops` lead from it; a plan whose tensors are drawn or given has none.
     """
 
     out: Path
@@ -119,6 +120,7 @@ class Plan:
     sources: tuple[Path, ...] = ()
     files: tuple[Path, ...] = ()
     checkpoint: Checkpoint | None = None
+    hops: tuple[Hop, ...] = ()
 
     @property
     def tensors(self) -> tuple[PlannedTensor, ...]:

@@ -10,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 
 from mmconvert import forward
-from mmconvert.dtypes import DType
 from mmconvert.forward import Inputs, Model, Provider, Sizes
 from mmconvert.layouts import Checkpoint
 
@@ -40,11 +39,15 @@ class Lab:
     """A provider for the formats of `models`, which remembers what it was asked for."""
 
     models: Mapping[str, Model]
-    asked: list[tuple[str, Mapping[str, DType]]] = field(default_factory=list)
+    asked: list[Checkpoint] = field(default_factory=list)
 
-    def __call__(self, checkpoint: Checkpoint, rounding: Mapping[str, DType]) -> Model | None:
-        self.asked.append((checkpoint.node.format, rounding))
+    def __call__(self, checkpoint: Checkpoint) -> Model | None:
+        self.asked.append(checkpoint)
         return self.models.get(checkpoint.node.format)
+
+    @property
+    def formats(self) -> list[str]:
+        return [checkpoint.node.format for checkpoint in self.asked]
 
 
 def install(patch: pytest.MonkeyPatch, *providers: Provider) -> None:

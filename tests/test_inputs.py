@@ -78,17 +78,19 @@ def test_text_with_images_is_left_out_where_there_is_no_room_for_one() -> None:
     ("sizes", "length", "noted"),
     [
         (Sizes(50, max_length=20), 20, False),
-        (Sizes(50, wanted_length=100), 100, False),
-        (Sizes(50, wanted_length=513), 512, True),
-        (Sizes(50, wanted_length=100, max_length=90), 90, True),
-        (Sizes(50, needed_length=4097, wanted_length=600), 4097, False),
+        (Sizes(50, sliding_window=10), 32, False),
+        (Sizes(50, sliding_window=92), 100, False),
+        (Sizes(50, sliding_window=511), 512, False),
+        (Sizes(50, sliding_window=512), 512, True),
+        (Sizes(50, sliding_window=92, max_length=90), 90, True),
+        (Sizes(50, needed_length=4097, sliding_window=600), 4097, False),
     ],
 )
 def test_texts_are_as_long_as_is_asked_for(sizes: Sizes, length: int, noted: bool) -> None:
     inputs, notes = draw_inputs(sizes, 0)
     assert inputs.input_ids is not None
     assert inputs.input_ids.shape == (2, length)
-    assert [f"the texts have {length} tokens" in note for note in notes] == [True] * noted
+    assert [f"the texts have {length}, so that it does not show" in note for note in notes] == [True] * noted
 
 
 @pytest.mark.parametrize("sizes", [Sizes(50, max_length=99, needed_length=100), Sizes(50, needed_length=LONGEST + 1)])
@@ -98,19 +100,27 @@ def test_no_text_is_drawn_where_none_is_long_enough(sizes: Sizes) -> None:
     assert f"below {sizes.needed_length} tokens" in note
 
 
-def test_sizes_that_no_input_fits_are_named() -> None:
-    other = Sizes(vocab_size=51, image=(3, 4, 4), image_tokens=7)
+def test_sizes_that_cannot_both_be_right_are_named() -> None:
+    other = Sizes(vocab_size=51, image=(3, 4, 4), image_tokens=7, sliding_window=9)
     assert list(disagreements(WHOLE, other)) == [
-        "vocab_size: 50 in A, 51 in B",
-        "image: (3, 4, 5) in A, (3, 4, 4) in B",
-        "image_tokens: 6 in A, 7 in B",
+        "vocabulary: 50 in A, 51 in B",
+        "images (channels, height, width): (3, 4, 5) in A, (3, 4, 4) in B",
+        "tokens of an image (by its size, and with or without the class token): 6 in A, 7 in B",
+        "sliding window: None in A, 9 in B",
     ]
     assert list(disagreements(WHOLE, Sizes(50, IMAGE, image_tokens=None))) == []
-    assert list(disagreements(WHOLE, Sizes(50))) == ["image: (3, 4, 5) in A, None in B"]
+    assert len(list(disagreements(WHOLE, Sizes(50)))) == 1
+
+
+def test_a_length_that_one_side_needs_and_the_other_has_not_is_told() -> None:
+    long, short = Sizes(50, max_length=64, needed_length=33), Sizes(50, max_length=32)
+    assert list(disagreements(long, short)) == ["texts: A is made for more than 32 tokens, B for 32"]
+    assert list(disagreements(short, long)) == ["texts: B is made for more than 32 tokens, A for 32"]
+    assert list(disagreements(long, Sizes(50, max_length=33))) == []
 
 
 def test_inputs_for_both_sides_fit_what_either_knows() -> None:
-    a = Sizes(50, IMAGE, 6, max_length=64, needed_length=0, wanted_length=40)
-    assert together(a, Sizes(50, IMAGE, None, None, 33, 0)) == Sizes(50, IMAGE, None, 64, 33, 40)
-    assert together(a, Sizes(50, IMAGE, 6, 48, 0, 50)) == Sizes(50, IMAGE, 6, 48, 0, 50)
+    a = Sizes(50, IMAGE, 6, max_length=64, sliding_window=40)
+    assert together(a, Sizes(50, IMAGE, None, None, 33, 40)) == Sizes(50, IMAGE, None, 64, 33, 40)
+    assert together(a, Sizes(50, IMAGE, 6, 48, 0, 40)) == Sizes(50, IMAGE, 6, 48, 0, 40)
     assert together(Sizes(50, IMAGE), a).image_tokens is None

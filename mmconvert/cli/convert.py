@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +14,11 @@ from mmconvert.errors import UsageError
 from mmconvert.options import Options, parse_dtype, parse_init
 from mmconvert.report import SCHEMA, Reporter
 from mmconvert.report.conversions import draw_explanation, draw_plan, explanation_document, plan_document
+from mmconvert.report.forward import verdict
 from mmconvert.units import human_bytes, parse_size
+
+if TYPE_CHECKING:
+    from mmconvert.parity import Parity
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,7 @@ def _convert(reporter: Reporter, reads: tuple[str, ...] | None, to: str, out: Pa
             digest=given["digest"],
             verify=given["verify"],
             progress=progress,
+            on_parity=lambda found: _say_parity(reporter, found),
         )
     seconds = monotonic() - started
     for what, why in ODD.items():
@@ -179,6 +184,12 @@ def _convert(reporter: Reporter, reads: tuple[str, ...] | None, to: str, out: Pa
             print(f"  dropped: {len(plan.dropped) - SHOWN} more, with reasons in {plan.out / 'mmconvert.json'}")
 
     reporter.summary(summary, draw)
+
+
+def _say_parity(reporter: Reporter, found: Parity) -> None:
+    for note in found.notes:
+        reporter.note(f"note: {note}")
+    reporter.note(f"verified: {verdict(found)}")
 
 
 OUT = click.option("--out", type=PATH, help="The folder to write; it appears when all is done.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +32,8 @@ SHOWN = 20
 def verify(reporter: Reporter, a: Path, b: Path | None, forward: bool, tolerance: float | None, **said: Any) -> None:
     """With A and B: B is A, converted, bit for bit. With one folder: it is what its own manifest says.
 
-    --from-release and --encoder are about A, --model about both. --config is about what has no params file of its own;
-    where nothing lacks one, about A if that is a CS checkpoint, and else about B.
+    --from-release is about A, --model about both, --encoder about each that is CS. --config is about what has no params
+    file of its own; where nothing lacks one, about A if that is a CS checkpoint, and else about B.
     """
     from mmconvert import api
 
@@ -61,8 +62,6 @@ def verify(reporter: Reporter, a: Path, b: Path | None, forward: bool, tolerance
     }
 
     def draw() -> None:
-        for note in found.notes:
-            print(f"note: {note}")
         for problem in found.problems[:SHOWN]:
             print(problem)
         if len(found.problems) > SHOWN:
@@ -71,6 +70,7 @@ def verify(reporter: Reporter, a: Path, b: Path | None, forward: bool, tolerance
         if not found.problems:
             print(f"verified: {what}: {found.tensors} tensors, {human_bytes(found.nbytes)}, bit for bit")
 
+    _notes(reporter, found.notes)
     reporter.result(document, draw)
     if found.problems:
         raise VerificationFailed(f"{b or a}: {len(found.problems)} differences, the first: {found.problems[0]}")
@@ -81,9 +81,16 @@ def _compute(reporter: Reporter, a: Path, b: Path, hints_a: Hints, hints_b: Hint
 
     with reporter.progress("computing") as progress:
         found = api.verify_forward(a, b, hints_a=hints_a, hints_b=hints_b, tolerance=tolerance, progress=progress)
+    _notes(reporter, found.notes)
     reporter.result(parity_document(found), lambda: draw_parity(found))
     if found.problems:
-        raise VerificationFailed(f"{b} does not compute what {a} does: {'; '.join(found.problems)}")
+        raise VerificationFailed(f"{b} does not compute what {a} does: {found.complaint}")
+
+
+def _notes(reporter: Reporter, notes: Sequence[str]) -> None:
+    """Beside the result, where that is for people; a JSON document holds them itself."""
+    for note in notes if not reporter.as_json else ():
+        reporter.note(f"note: {note}")
 
 
 def _shared_out(a: Path, b: Path | None, said: Hints) -> tuple[Hints, Hints]:
@@ -95,6 +102,10 @@ def _shared_out(a: Path, b: Path | None, said: Hints) -> tuple[Hints, Hints]:
             raise UsageError(f"{a} is compared with its own manifest, of which there is nothing to say: name A and B")
         return said, said
     about_a, about_b = replace(said, config=None), api.Hints(model=said.model)
+    if said.encoder is not None and _format(b, replace(about_b, encoder=said.encoder)) == "cs":
+        about_b = replace(about_b, encoder=said.encoder)
+        if _format(a, about_a) != "cs":
+            about_a = replace(about_a, encoder=None)
     if said.config is not None:
         left, right = _format(a, about_a), _format(b, about_b)
         lacking = left is None or right is None

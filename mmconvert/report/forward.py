@@ -48,8 +48,6 @@ def parity_document(found: Parity) -> dict[str, Any]:
 
 
 def draw_parity(found: Parity) -> None:
-    for note in found.notes:
-        print(f"note: {note}")
     if found.outputs:
         columns = ("output", "shape", "largest difference", "of the largest value", "allowed", "mean KL", "same token")
         rows = [
@@ -69,10 +67,15 @@ def draw_parity(found: Parity) -> None:
     for problem in found.problems:
         print(problem)
     if found.ok:
-        name = next((each for each in ORDER if each in found.outputs), next(iter(found.outputs)))
-        each = found.outputs[name]
-        within = f"{name} within {_number(each.max_abs)} (tolerance {_number(each.allowed)})"
-        print(f"verified: {found.b} computes what {found.a} does: {within}")
+        print(f"verified: {verdict(found)}")
+
+
+def verdict(found: Parity) -> str:
+    """How near B is to A, in the output that the model is for; for sides that agree."""
+    name = next((each for each in ORDER if each in found.outputs), next(iter(found.outputs)))
+    each = found.outputs[name]
+    within = f"{name} within {_number(each.max_abs)} (tolerance {_number(each.allowed)})"
+    return f"{found.b} computes what {found.a} does: {within}"
 
 
 def _number(value: float) -> str:

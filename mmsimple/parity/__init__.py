@@ -6,35 +6,30 @@ transformers are not imported before there is a checkpoint to run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from mmconvert.api import Checkpoint
-from mmconvert.dtypes import DType
 from mmconvert.forward import Model
 from mmsimple.sections import READERS
 
 
-def cerebras(checkpoint: Checkpoint, rounding: Mapping[str, DType]) -> Model | None:
+def cerebras(checkpoint: Checkpoint) -> Model | None:
     """A CS checkpoint as mmsimple computes it; None for other formats, and for models that mmsimple has not.
 
-    `rounding` gives element types by part (`""`: all others) that weights are rounded to. Raises InputRefused for a
-    checkpoint that is broken, incomplete or holds what mmsimple does not support.
+    Raises InputRefused for a checkpoint that is broken, incomplete or holds what mmsimple does not support.
     """
     if checkpoint.node.format != "cs" or checkpoint.node.model not in READERS:
         return None
     from mmsimple.parity.own import run_cs
 
-    return run_cs(checkpoint, rounding)
+    return run_cs(checkpoint)
 
 
-def transformers(checkpoint: Checkpoint, rounding: Mapping[str, DType]) -> Model | None:
+def transformers(checkpoint: Checkpoint) -> Model | None:
     """A Hugging Face or LLaVA checkpoint as transformers loads and computes it; None where it is neither.
 
-    See `cerebras` for `rounding`. Raises InputRefused for what transformers does not load, in its own words, and for
-    weights that it misses, by name.
+    Raises InputRefused for what transformers does not load, in its own words, and for weights that it misses, by name.
     """
     if checkpoint.node.format not in ("hf", "llava") or checkpoint.node.model not in READERS:
         return None
-    from mmsimple.parity.witness import run_hugging_face
+    from mmsimple.parity.hugging_face import run_hugging_face
 
-    return run_hugging_face(checkpoint, rounding)
+    return run_hugging_face(checkpoint)

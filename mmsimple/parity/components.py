@@ -5,8 +5,6 @@ Shape letters: B samples, S positions, H hidden, V vocabulary, N images, P patch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,16 +17,13 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from mmconvert.dtypes import DType
 from mmconvert.forward import Inputs, Model, Sizes
-from mmsimple.parity.arrays import arrays, ids, past, pixels, round_weights
+from mmsimple.parity.arrays import arrays, ids, pixels
 
 
 def image_size(config: PreTrainedConfig) -> tuple[int, int, int]:
-    """(channels, height, width); transformers knows one side, or both."""
-    size = config.image_size
-    height, width = (size, size) if isinstance(size, int) else size
-    return config.num_channels, height, width
+    """(channels, height, width)."""
+    return config.num_channels, config.image_size, config.image_size
 
 
 def text_sizes(config: PreTrainedConfig) -> Sizes:
@@ -38,7 +33,7 @@ def text_sizes(config: PreTrainedConfig) -> Sizes:
         config.vocab_size,
         max_length=config.max_position_embeddings,
         needed_length=_past_switch(config),
-        wanted_length=past(window),
+        sliding_window=window,
     )
 
 
@@ -54,8 +49,7 @@ def _past_switch(config: PreTrainedConfig) -> int:
 class Tower(Model):
     """A CLIP tower, with its projection where it has one."""
 
-    def __init__(self, module: CLIPVisionModel | CLIPVisionModelWithProjection, rounding: Mapping[str, DType]) -> None:
-        round_weights("vision", module, rounding)
+    def __init__(self, module: CLIPVisionModel | CLIPVisionModelWithProjection) -> None:
         self.module = module
         self.sizes = Sizes(image=image_size(module.config))
 
@@ -73,10 +67,7 @@ class Tower(Model):
 class Decoder(Model):
     """A decoder with its head, or without."""
 
-    def __init__(
-        self, module: LlamaForCausalLM | MistralForCausalLM | LlamaModel, rounding: Mapping[str, DType]
-    ) -> None:
-        round_weights("text", module, rounding)
+    def __init__(self, module: LlamaForCausalLM | MistralForCausalLM | LlamaModel) -> None:
         self.module = module
         self.sizes = text_sizes(module.config)
 

@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModel, LlamaForCausalLM, MistralForCausalLM
 
 from mmconvert.api import Checkpoint
-from mmconvert.dtypes import DType
 from mmconvert.errors import InputRefused
 from mmconvert.forward import Inputs, Model
 from mmconvert.sources import TensorRef
-from mmsimple.checkpoint import fill, read_tensor
-from mmsimple.parity.arrays import arrays, ids, pixels, round_weights
+from mmsimple.checkpoint import fill
+from mmsimple.parity.arrays import arrays, ids, pixels
 from mmsimple.parity.components import image_size, text_sizes
 from mmsimple.parity.loading import Part, load_decoder, load_tower, part_of
 
@@ -40,20 +39,13 @@ class Selection:
     with_class_token: bool
 
 
-def run_llava(checkpoint: Checkpoint, rounding: Mapping[str, DType]) -> Model:
+def run_llava(checkpoint: Checkpoint) -> Model:
     """A LLaVA of two folders, with or without a projector. Raises InputRefused for a part that is no such thing."""
-    image, text = part_of(checkpoint, IMAGE), part_of(checkpoint, TEXT)
+    text = part_of(checkpoint, TEXT)
     selection = _selection(text)
-    tower = load_tower(image, _tuned_tower(checkpoint, text))
-    layers = tower.config.num_hidden_layers
-    if not -layers - 1 <= selection.layer <= layers:
-        raise InputRefused(f"{text.folder}: mm_vision_select_layer is {selection.layer}, the tower has {layers} layers")
+    tower = load_tower(_tower(checkpoint, text))
     decoder = load_decoder(text, mistral=text.config.get("model_type") in ("mistral", "llava_mistral"))
     projector = _projector(checkpoint, text, tower.config.hidden_size, decoder.config.hidden_size)
-    round_weights("vision", tower, rounding)
-    round_weights("text", decoder, rounding)
-    if projector is not None:
-        round_weights("projector", projector, rounding)
     return Llava(tower, projector, decoder, selection)
 
 
@@ -64,18 +56,17 @@ def _selection(text: Part) -> Selection:
     return Selection(layer, with_class_token=mode == "cls_patch")
 
 
-def _tuned_tower(checkpoint: Checkpoint, text: Part) -> dict[str, Tensor] | None:
-    """The tower out of the text file, where training has changed it: its config says so."""
+def _tower(checkpoint: Checkpoint, text: Part) -> Part:
+    """The tower's own folder; or where training has changed it, and the config says so, what the text file has of it."""
+    image = part_of(checkpoint, IMAGE)
     if not text.config.get("unfreeze_mm_vision_tower"):
-        return None
+        return image
     found = {
-        key.removeprefix(TOWER_IN_TEXT): read_tensor(ref)
-        for key, ref in checkpoint.tensors.items()
-        if key.startswith(TOWER_IN_TEXT)
+        key.removeprefix(TOWER_IN_TEXT): ref for key, ref in checkpoint.tensors.items() if key.startswith(TOWER_IN_TEXT)
     }
     if not found:
         raise InputRefused(f"{text.folder}: unfreeze_mm_vision_tower is true, but no model.vision_tower.* is here")
-    return found
+    return replace(image, tensors=found)
 
 
 def _projector(checkpoint: Checkpoint, text: Part, inputs: int, hidden: int) -> nn.Module | None:
@@ -143,8 +134,8 @@ class Llava(Model):
 
     def _features(self, images: Tensor) -> Tensor:
         """[N, C, height, width] -> [N, P, E]."""
-        states = self.tower(pixel_values=images, output_hidden_states=True).hidden_states
-        features: Tensor = states[self.selection.layer]
+        given = self.tower(pixel_values=images, output_hidden_states=True)
+        features: Tensor = given.hidden_states[self.selection.layer]
         return features if self.selection.with_class_token else features[:, 1:]
 
     def _joined(self, inputs: Inputs) -> Tensor:

@@ -5,17 +5,13 @@ What transformers takes lightly, weights that are missing or too many, is refuse
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from logging import CRITICAL
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 from transformers import (
     CLIPConfig,
     CLIPVisionConfig,
@@ -29,15 +25,15 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.utils import logging
 
 from mmconvert.api import Checkpoint
+from mmconvert.documents import read_json
 from mmconvert.errors import InputRefused
+from mmconvert.sources import TensorRef
+from mmsimple.checkpoint import read_tensor
+from mmsimple.quiet import in_its_words
 
 P = TypeVar("P", bound=PreTrainedModel)
-LONGEST = 200
-# The names that transformers looks for in a folder.
-STANDARD_FILES = {"model.safetensors", "pytorch_model.bin"}
 # What a folder may hold that is not the part's.
 BESIDE_TOWER = ("text_model.*", "text_projection.weight", "visual_projection.weight", "logit_scale", "*position_ids")
 BESIDE_DECODER = ("*rotary_emb.inv_freq", "model.mm_projector.*", "model.vision_tower.*")
@@ -47,11 +43,12 @@ IDENTITY = ("model_type", "architectures", "auto_map")
 
 @dataclass(frozen=True)
 class Part:
-    """One folder of a checkpoint, with its config and the kind of its files."""
+    """One folder of a checkpoint, with its config; `tensors` stand in for those of its files, where there are any."""
 
     folder: Path
     config: Mapping[str, Any]
-    is_safetensors: bool
+    is_safetensors: bool = True
+    tensors: Mapping[str, TensorRef] | None = None
 
 
 def part_of(checkpoint: Checkpoint, name: str = "") -> Part:
@@ -59,23 +56,26 @@ def part_of(checkpoint: Checkpoint, name: str = "") -> Part:
     prefix = f"{name}/" if name else ""
     folder = checkpoint.sidecars[f"{prefix}config.json"].parent
     config = checkpoint.config[name] if name else checkpoint.config
-    files = {ref.path for key, ref in checkpoint.tensors.items() if key.startswith(prefix) and ref.path is not None}
+    refs = {key.removeprefix(prefix): ref for key, ref in checkpoint.tensors.items() if key.startswith(prefix)}
+    files = {ref.path for ref in refs.values() if ref.path is not None}
+    if any(ref.path is None for ref in refs.values()):
+        return Part(folder, config, tensors=refs)
     names = {file.name for file in files if file.parent == folder}
-    if len(names) < len(files) or not (names < STANDARD_FILES or _is_indexed(folder, names)):
+    is_safetensors = all(file.suffix == ".safetensors" for file in files)
+    standard = "model.safetensors" if is_safetensors else "pytorch_model.bin"
+    if len(names) < len(files) or (names != {standard} and names != _indexed(folder / f"{standard}.index.json")):
         raise InputRefused(f"{min(files)}: transformers loads whole folders, and finds other files in {folder}")
-    return Part(folder, config, all(name.endswith(".safetensors") for name in names))
+    return Part(folder, config, is_safetensors)
 
 
-def _is_indexed(folder: Path, names: set[str]) -> bool:
-    """Whether these are the files that an index of the folder leads to."""
-    indices = (folder / f"{name}.index.json" for name in STANDARD_FILES)
-    maps = (json.loads(index.read_text("utf-8"))["weight_map"] for index in indices if index.is_file())
-    return any(set(each.values()) == names for each in maps)
+def _indexed(index: Path) -> set[str]:
+    """The files that an index leads to; none where there is no index."""
+    return set(read_json(index)["weight_map"].values()) if index.is_file() else set()
 
 
-def load_tower(part: Part, tensors: Mapping[str, Tensor] | None = None) -> CLIPVisionModel:
-    """A CLIP tower, also out of a whole CLIPModel; `tensors` stand in for the folder's own."""
-    return _load(CLIPVisionModel, part, _tower_config(part), BESIDE_TOWER, tensors)
+def load_tower(part: Part) -> CLIPVisionModel:
+    """A CLIP tower, also out of a whole CLIPModel."""
+    return _load(CLIPVisionModel, part, _tower_config(part), BESIDE_TOWER)
 
 
 def load_tower_with_projection(part: Part) -> CLIPVisionModelWithProjection:
@@ -94,7 +94,7 @@ def load_decoder(part: Part, *, mistral: bool) -> LlamaForCausalLM | MistralForC
 
 
 def _tower_config(part: Part) -> PreTrainedConfig:
-    with _in_its_words(part.folder):
+    with in_its_words(part.folder):
         if part.config.get("model_type") != "clip":
             return CLIPVisionConfig.from_dict(dict(part.config))
         whole: PreTrainedConfig = CLIPConfig.from_dict(dict(part.config))
@@ -104,22 +104,19 @@ def _tower_config(part: Part) -> PreTrainedConfig:
 
 
 def _decoder_config(part: Part, kind: type[PreTrainedConfig]) -> PreTrainedConfig:
-    with _in_its_words(part.folder):
+    with in_its_words(part.folder):
         return kind.from_dict({name: value for name, value in part.config.items() if name not in IDENTITY})
 
 
-def _load(
-    kind: type[P],
-    part: Part,
-    config: PreTrainedConfig,
-    beside: Iterable[str],
-    tensors: Mapping[str, Tensor] | None = None,
-) -> P:
-    with _in_its_words(part.folder):
+def _load(kind: type[P], part: Part, config: PreTrainedConfig, beside: Iterable[str]) -> P:
+    # A config may ask for outputs of another form.
+    config.return_dict = True
+    given = None if part.tensors is None else {name: read_tensor(ref) for name, ref in part.tensors.items()}
+    with in_its_words(part.folder):
         loaded: Any = kind.from_pretrained(
-            part.folder if tensors is None else None,
+            part.folder if given is None else None,
             config=config,
-            state_dict=tensors,
+            state_dict=given,
             dtype=torch.float32,
             attn_implementation="eager",
             local_files_only=True,
@@ -139,25 +136,5 @@ def _load(
         if keys:
             more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
             raise InputRefused(f"{part.folder}: {min(keys)} {problem}{more}")
-    whole: P = module.eval()
+    whole: P = module
     return whole
-
-
-@contextmanager
-def _in_its_words(folder: Path) -> Iterator[None]:
-    """Keep transformers quiet, and make whatever it raises one line that names the folder."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(CRITICAL)
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        words = ": ".join(lines)[:LONGEST] or type(error).__name__
-        raise InputRefused(f"{folder}: transformers does not load it: {words}") from error
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -6,7 +6,6 @@ hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -15,21 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmconvert.api import Checkpoint
-from mmconvert.dtypes import DType
 from mmconvert.forward import Inputs, Model, Sizes
 from mmsimple.checkpoint import load, open_cs
 from mmsimple.config import LlamaConfig, ModelConfig, ViTConfig
 from mmsimple.llama import LlamaModel
 from mmsimple.load import build
 from mmsimple.model import Batch, MultimodalModel, image_tokens
-from mmsimple.parity.arrays import arrays, ids, past, pixels, round_weights
+from mmsimple.parity.arrays import arrays, ids, pixels
 from mmsimple.vit import ViTClassifier, ViTModel
 
 
-def run_cs(checkpoint: Checkpoint, rounding: Mapping[str, DType]) -> Model:
+def run_cs(checkpoint: Checkpoint) -> Model:
     """The model of a CS checkpoint. Raises InputRefused, see `mmsimple.checkpoint.load`."""
     module = load(open_cs(checkpoint), _build_whole, dtype=torch.float32)
-    _round(module, rounding)
     if isinstance(module, MultimodalModel):
         return Multimodal(module)
     if isinstance(module, LlamaModel):
@@ -43,21 +40,9 @@ def _build_whole(config: ModelConfig) -> nn.Module:
     return build(replace(config, image_layer_idx=None) if isinstance(config, ViTConfig) else config)
 
 
-def _round(module: nn.Module, rounding: Mapping[str, DType]) -> None:
-    if not isinstance(module, MultimodalModel):
-        round_weights("text" if isinstance(module, LlamaModel) else "vision", module, rounding)
-        return
-    round_weights("text", module.text_model, rounding)
-    round_weights("projector", module.image_model.projection, rounding)
-    for encoder, *projections in map(nn.Module.children, module.image_model.image_model_list):
-        round_weights("vision", encoder, rounding)
-        for projection in projections:
-            round_weights("projector", projection, rounding)
-
-
 def _text_sizes(config: LlamaConfig) -> Sizes:
-    window = config.attention_sliding_window_length
-    return Sizes(config.vocab_size, max_length=config.max_position_embeddings, wanted_length=past(window))
+    longest, window = config.max_position_embeddings, config.attention_sliding_window_length
+    return Sizes(config.vocab_size, max_length=longest, sliding_window=window)
 
 
 def _image_size(config: ViTConfig) -> tuple[int, int, int]:

@@ -42,13 +42,28 @@ def cs(source: Path, tmp_path: Path, mmconvert: Run) -> Path:
     return out
 
 
-def swap_rotary_rows(cs: Path) -> None:
-    """Put the query rows of one layer back into Hugging Face's order: what a conversion without its row rule does."""
+def edit(cs: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
     file = cs / "model.safetensors"
     tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+
+
+def swap_rotary_rows(tensors: dict[str, torch.Tensor]) -> None:
+    """Put the query rows of one layer back into Hugging Face's order: what a conversion without its row rule does."""
     rows = tensors[Q_PROJ]
     tensors[Q_PROJ] = rows.reshape(4, -1, 2, rows.shape[1]).transpose(1, 2).reshape(rows.shape)
-    save_file(tensors, file)
+
+
+def roll_positions(tensors: dict[str, torch.Tensor]) -> None:
+    key = "image_model.image_model_list.0.0.embedding_layer.position_embeddings.weight"
+    tensors[key] = tensors[key].roll(1, dims=0)
+
+
+def swap_gate_and_up(tensors: dict[str, torch.Tensor]) -> None:
+    first = "text_model.transformer_decoder.layers.1.ffn.ffn.0.linear_layer"
+    up, gate = f"{first}.weight", f"{first}_for_glu.weight"
+    tensors[up], tensors[gate] = tensors[gate], tensors[up]
 
 
 def outputs(done: CompletedProcess[str]) -> dict[str, Any]:
@@ -90,7 +105,7 @@ def test_the_way_back_and_both_hops_at_once_compute_the_same(
 
 
 def test_rows_that_were_not_reordered_end_with_6_and_say_where(source: Path, cs: Path, mmconvert: Run) -> None:
-    swap_rotary_rows(cs)
+    edit(cs, swap_rotary_rows)
     done = mmconvert("verify", source, cs, "--forward", "--json")
     assert done.returncode == 6
     assert f"{cs} does not compute what {source} does: text logits: differs by" in done.stderr
@@ -99,20 +114,108 @@ def test_rows_that_were_not_reordered_end_with_6_and_say_where(source: Path, cs:
 
 
 def test_a_tolerance_of_ones_own_decides(source: Path, cs: Path, mmconvert: Run) -> None:
-    swap_rotary_rows(cs)
+    edit(cs, swap_rotary_rows)
     assert mmconvert("verify", source, cs, "--forward", "--tolerance", 10).returncode == 0
     assert mmconvert("verify", source, cs, "--forward", "--tolerance", 1e-9).returncode == 6
 
 
+@pytest.mark.parametrize(
+    ("change", "affected"),
+    [
+        (roll_positions, {"image features", "projected image features", "logits"}),
+        (swap_gate_and_up, {"text logits", "logits"}),
+    ],
+)
+def test_tensors_in_each_others_place_show(
+    change: Callable[[dict[str, torch.Tensor]], object], affected: set[str], source: Path, cs: Path, mmconvert: Run
+) -> None:
+    edit(cs, change)
+    done = mmconvert("verify", source, cs, "--forward", "--json")
+    assert done.returncode == 6
+    assert {name for name, each in outputs(done).items() if not each["ok"]} == affected
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "affected"),
+    [
+        ("image_layer_idx: -2", "image_layer_idx: -3", "logits"),
+        ("rope_theta: 10000.0", "rope_theta: 500.0", "text logits"),
+        (
+            "layer_norm_epsilon: 1.0e-05\n        max_position",
+            "layer_norm_epsilon: 0.1\n        max_position",
+            "text logits",
+        ),
+    ],
+)
+def test_a_config_that_says_something_else_shows(
+    right: str, wrong: str, affected: str, source: Path, cs: Path, mmconvert: Run
+) -> None:
+    config = cs / "config.yaml"
+    text = config.read_text("utf-8")
+    assert right in text
+    config.write_text(text.replace(right, wrong), "utf-8")
+    done = mmconvert("verify", source, cs, "--forward", "--json")
+    assert done.returncode == 6
+    assert not outputs(done)[affected]["ok"]
+
+
+@pytest.mark.parametrize("window", ["null", "600"])
+def test_a_window_that_no_text_is_long_enough_for_is_compared_by_what_it_is_said_to_be(
+    window: str, make_llama: Make, tmp_path: Path, mmconvert: Run
+) -> None:
+    fields = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 4096}
+    source = make_llama(tmp_path / "src", edit=tame, max_position_embeddings=8192, **fields)
+    cs = tmp_path / "cs"
+    done = mmconvert("hf-to-cs", "--src", source, "--out", cs, "--verify", "forward")
+    assert done.returncode == 0
+    assert (
+        "note: both say that their window is 4096 tokens; the texts have 512, so that it does not show" in done.stderr
+    )
+    config = cs / "config.yaml"
+    text = config.read_text("utf-8").replace("sliding_window_length: 4096", f"sliding_window_length: {window}")
+    config.write_text(text, "utf-8")
+    done = mmconvert("verify", source, cs, "--forward")
+    assert done.returncode == 6
+    assert "sliding window: 4096 in A, " in done.stderr
+
+
 def test_nan_is_null_in_the_document(source: Path, cs: Path, mmconvert: Run) -> None:
-    file = cs / "model.safetensors"
-    tensors = load_file(file)
-    tensors["text_model.lm_head.weight"][0, 0] = float("nan")
-    save_file(tensors, file)
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["text_model.lm_head.weight"][0, 0] = float("nan")
+
+    edit(cs, spoil)
     done = mmconvert("verify", source, cs, "--forward", "--json")
     assert done.returncode == 6
     assert outputs(done)["logits"]["max_abs"] is None
     assert "NaN or infinite in one of the two only" in done.stderr
+
+
+def test_what_a_cast_makes_infinite_is_not_hidden_by_the_same_cast(
+    make_llama: Make, tmp_path: Path, mmconvert: Run
+) -> None:
+    def overflow(tensors: dict[str, torch.Tensor]) -> None:
+        tame(tensors)
+        tensors["model.layers.0.mlp.up_proj.weight"][0, 0] = 1e6
+
+    source = make_llama(tmp_path / "src", edit=overflow)
+    convert = ["hf-to-cs", "--src", source, "--out", tmp_path / "cs", "--dtype", "fp16"]
+    done = mmconvert(*convert, "--verify", "forward")
+    assert done.returncode == 6
+    assert "model.layers.0.mlp.up_proj.weight: 1 values of A become infinite in B's element type" in done.stderr
+    assert not (tmp_path / "cs").exists()
+
+
+@pytest.mark.parametrize("forget", [False, True])
+def test_a_cast_by_part_is_no_difference_on_any_way(forget: bool, source: Path, tmp_path: Path, mmconvert: Run) -> None:
+    """Whether B records it, as the first conversion does, or not, as the second."""
+    cs, back = tmp_path / "cs", tmp_path / "back"
+    convert = ["llava-to-cs", "--src", source, "--out", cs, "--dtype", "vision=bf16,text=fp16"]
+    assert mmconvert(*convert, "--verify", "forward").returncode == 0
+    if forget:
+        (cs / "mmconvert.json").unlink()
+    assert mmconvert("verify", source, cs, "--forward").returncode == 0
+    assert mmconvert("cs-to-llava", "--src", cs, "--out", back).returncode == 0
+    assert mmconvert("verify", source, back, "--forward").returncode == 0
 
 
 def test_a_cast_is_compared_after_that_cast(source: Path, tmp_path: Path, mmconvert: Run) -> None:
@@ -120,7 +223,7 @@ def test_a_cast_is_compared_after_that_cast(source: Path, tmp_path: Path, mmconv
     mmconvert("llava-to-cs", "--src", source, "--out", out, "--dtype", "fp16")
     done = mmconvert("verify", source, out, "--forward")
     assert done.returncode == 0
-    assert "rounded to float16 first" in done.stdout
+    assert "note: A's weights are rounded to float16 first, where B's are" in done.stderr
 
 
 def test_an_image_tower_and_a_decoder_verify_by_themselves(
@@ -134,7 +237,9 @@ def test_an_image_tower_and_a_decoder_verify_by_themselves(
 
 
 def test_a_conversion_may_verify_itself(source: Path, tmp_path: Path, mmconvert: Run) -> None:
-    assert mmconvert("llava-to-cs", "--src", source, "--out", tmp_path / "cs", "--verify", "forward").returncode == 0
+    done = mmconvert("llava-to-cs", "--src", source, "--out", tmp_path / "cs", "--verify", "forward")
+    assert done.returncode == 0
+    assert f"verified: {tmp_path / 'cs'} computes what {source} does: logits within" in done.stderr
     assert (tmp_path / "cs" / "model.mdl").is_file()
 
 
@@ -165,6 +270,26 @@ def test_a_side_without_a_forward_pass_here_is_told(
     done = mmconvert("verify", source, cs, "--forward")
     assert (done.returncode, done.stdout) == (4, "")
     assert f"{source}: nothing here computes a mmsimple-llava in format llava" in done.stderr
+
+
+def test_a_params_file_alone_has_no_forward_pass(cs: Path, tmp_path: Path, mmconvert: Run) -> None:
+    done = mmconvert("cs-to-cs", "--src", cs / "config.yaml", "--out", tmp_path / "new", "--verify", "forward")
+    assert done.returncode == 2
+    assert "is made without weights" in done.stderr
+
+
+def test_what_a_config_asks_of_transformers_output_does_not_matter(
+    make_llama: Make, tmp_path: Path, mmconvert: Run
+) -> None:
+    """transformers lets configs change what its models give."""
+    source = make_llama(tmp_path / "src", edit=tame, return_dict=False, output_hidden_states=True)
+    assert mmconvert("verify", source, source, "--forward").returncode == 0
+
+
+def test_a_broken_index_of_other_files_does_not_matter(make_llama: Make, tmp_path: Path, mmconvert: Run) -> None:
+    source = make_llama(tmp_path / "src", edit=tame, shards=2)
+    (source / "pytorch_model.bin.index.json").write_text("{")
+    assert mmconvert("verify", source, source, "--forward").returncode == 0
 
 
 def test_two_models_have_nothing_in_common(llama: Path, clip: Path, mmconvert: Run) -> None:

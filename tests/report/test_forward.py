@@ -14,10 +14,9 @@ LOGITS = Agreement((2, 3, 5), largest=4.0, max_abs=1e-6, allowed=8e-5, kl=2e-12,
 FEATURES = Agreement((2, 4), largest=0.5, max_abs=0.0, allowed=2e-5)
 
 
-def parity(*problems: str, notes: tuple[str, ...] = (), **outputs: Agreement) -> Parity:
-    return Parity(
-        "/a", "/b", 2e-5, 0, {name.replace("_", " "): each for name, each in outputs.items()}, notes, problems
-    )
+def parity(*problems: str, **outputs: Agreement) -> Parity:
+    named = {name.replace("_", " "): each for name, each in outputs.items()}
+    return Parity("/a", "/b", 2e-5, 0, named, problems=problems)
 
 
 def test_the_last_line_tells_of_the_output_that_a_model_is_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,9 +26,8 @@ def test_the_last_line_tells_of_the_output_that_a_model_is_for(capsys: pytest.Ca
 
 
 def test_nothing_is_verified_where_something_differs(capsys: pytest.CaptureFixture[str]) -> None:
-    draw_parity(parity("logits: differs", logits=LOGITS, notes=("a word",)))
-    lines = capsys.readouterr().out.splitlines()
-    assert (lines[0], lines[-1]) == ("note: a word", "logits: differs")
+    draw_parity(parity("logits: differs", "and more", logits=LOGITS))
+    assert capsys.readouterr().out.splitlines()[-2:] == ["logits: differs", "and more"]
 
 
 def test_sides_that_take_no_input_in_common_have_no_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,11 @@ import pytest
 import torch
 
 from mmconvert import Hints, Options, api
+from mmconvert.casts import Overflow
 from mmconvert.dtypes import DType
 from mmconvert.forward import Inputs, Model, Sizes
 from mmconvert.inputs import draw_inputs, together
+from mmconvert.rounding import rounded
 from mmsimple import parity
 
 if TYPE_CHECKING:
@@ -39,11 +42,16 @@ def inputs() -> Callable[[Sizes], Inputs]:
 
 @pytest.fixture(scope="session")
 def run() -> Run:
-    """`run(path)`: the model of a checkpoint, in transformers or in mmsimple, by the checkpoint's format."""
+    """`run(path)`: the model of a checkpoint, in transformers or in mmsimple, by the checkpoint's format.
+
+    `rounding` gives element types for the tensors that have some text in their names.
+    """
 
     def run(path: Path, rounding: Mapping[str, DType] | None = None, **hints: Any) -> Model:
         checkpoint = api.recognise(path, hints=Hints(**hints))
-        found = [provider(checkpoint, rounding or {}) for provider in (parity.cerebras, parity.transformers)]
+        made = {key: dtype for key in checkpoint.tensors for part, dtype in (rounding or {}).items() if part in key}
+        checkpoint = replace(checkpoint, tensors=rounded(checkpoint.tensors, made, Overflow())[0])
+        found = [provider(checkpoint) for provider in (parity.cerebras, parity.transformers)]
         (model,) = [each for each in found if each is not None]
         return model
 

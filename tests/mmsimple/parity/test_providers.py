@@ -15,16 +15,16 @@ from mmsimple import parity
 
 def test_each_runs_its_own_formats(golden_input: Callable[[str], Path]) -> None:
     found = api.recognise(golden_input("llama_tied"))
-    assert parity.cerebras(found, {}) is None
-    assert parity.transformers(found, {}) is not None
+    assert parity.cerebras(found) is None
+    assert parity.transformers(found) is not None
 
 
 def test_neither_runs_a_model_that_mmsimple_has_not(golden_input: Callable[[str], Path]) -> None:
     found = api.recognise(golden_input("llama_tied"))
     for form in ("cs", "hf"):
         stranger = replace(found, node=Node("stranger", form))
-        assert parity.cerebras(stranger, {}) is None
-        assert parity.transformers(stranger, {}) is None
+        assert parity.cerebras(stranger) is None
+        assert parity.transformers(stranger) is None
 
 
 def test_torch_is_not_imported_before_there_is_something_to_run() -> None:
