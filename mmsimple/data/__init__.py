@@ -1,0 +1,1 @@
+"""Training data: pictures and what is done to them before an encoder sees them."""

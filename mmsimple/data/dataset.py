@@ -1,0 +1,135 @@
+"""Samples of training files, with their pictures as tensors.
+
+Shape letters: S positions of a text, I image slots, P tokens of an image, C channels.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mmconvert.errors import InputRefused
+from mmsimple.data.h5 import NO_IMAGE, Files, Layout, Row, look_at
+from mmsimple.data.images import BadImage, locate, open_image
+from mmsimple.data.section import DataConfig, Source
+
+
+@dataclass(frozen=True)
+class Bad:
+    """Why a sample could not be had, in a few words that are counted and in one line that names file and sample."""
+
+    reason: str
+    message: str
+
+
+class Sample(NamedTuple):
+    """A sample as it lies in its file, and its pictures [C, height, width] by slot: empty slots have none.
+
+    `bad` says what was wrong; such a sample has a blank picture where that is wanted, and otherwise no row.
+    """
+
+    row: Row | None
+    pictures: dict[int, Tensor]
+    bad: Bad | None = None
+
+
+class MultimodalDataset(Dataset[Sample]):
+    """All samples of all sources, in the order of their files' paths; `lengths` has the number of each source's.
+
+    Raises InputRefused for folders without training files, and files that do not fit together or into the config.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
+        self._files = Files()
+        self._paths: list[Path] = []
+        # For each sample that is in a range: the first index of each stretch of one file, and where it stands there.
+        self._stretches: list[tuple[Path, range]] = []
+        self.lengths: list[int] = []
+        layouts: dict[Layout, Path] = {}
+        for source in config.sources:
+            files = list(_files(source))
+            for path, (layout, _) in files:
+                layouts.setdefault(layout, path)
+            stretches = list(_stretches(source, [(path, length) for path, (_, length) in files]))
+            self._stretches += stretches
+            self.lengths.append(sum(len(each) for _, each in stretches))
+            if not self.lengths[-1]:
+                raise InputRefused(f"{', '.join(map(str, source.folders))}: there is no sample in the data_subset")
+        self._ends = list(accumulate(len(each) for _, each in self._stretches))
+        self.layout = _only(layouts, config)
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Sample:
+        """A sample. What is wrong with it is told in its `bad`, for an exception would reach us without its kind."""
+        at = bisect_right(self._ends, index)
+        path, numbers = self._stretches[at]
+        number = numbers[index - self._ends[at]]
+        try:
+            row = self._files.read(path, number)
+        except InputRefused as error:
+            return Sample(None, {}, Bad("sample cannot be read", str(error)))
+        pictures: dict[int, Tensor] = {}
+        bad = None
+        for slot, name in enumerate(row.paths):
+            if name == NO_IMAGE:
+                continue
+            try:
+                file = locate(self.config.image_folder, name)
+                pictures[slot] = self.config.transforms(open_image(file))
+            except BadImage as error:
+                bad = Bad(error.reason, f"{path}: sample {number}: {error}")
+                if self.config.on_bad_sample != "blank":
+                    return Sample(None, {}, bad)
+                pictures[slot] = torch.zeros(self.config.image_size)
+        return Sample(row, pictures, bad)
+
+
+def _files(source: Source) -> Iterator[tuple[Path, tuple[Layout, int]]]:
+    """A source's files, sorted by path, with what they hold."""
+    found: list[Path] = []
+    for folder in source.folders:
+        if not folder.is_dir():
+            raise InputRefused(f"{folder}: data_dir is no folder; `mmsimple prepare` makes one of annotations")
+        found += folder.glob("*.h5")
+    if not found:
+        raise InputRefused(f"{', '.join(map(str, source.folders))}: data_dir holds no *.h5 file")
+    for path in sorted(found):
+        yield path, look_at(path)
+
+
+def _stretches(source: Source, files: Sequence[tuple[Path, int]]) -> Iterator[tuple[Path, range]]:
+    """The samples of each file that are in a range of the source's, in order."""
+    total = sum(length for _, length in files)
+    for start, end in source.ranges:
+        first, last = round(start * total), round(end * total)
+        before = 0
+        for path, length in files:
+            numbers = range(max(0, first - before), min(length, last - before))
+            if numbers:
+                yield path, numbers
+            before += length
+
+
+def _only(layouts: dict[Layout, Path], config: DataConfig) -> Layout:
+    """The layout that all files have, if it is the one that the config asks for."""
+    (layout, path), *others = layouts.items()
+    for other, odd in others:
+        raise InputRefused(f"{odd}: has {other}, but {path} has {layout}: files of one dataset are alike")
+    for name, wanted, found in (
+        ("max_num_img", config.max_num_img, layout.image_slots),
+        ("num_patches", config.num_patches, layout.image_tokens),
+    ):
+        if wanted not in (None, found):
+            raise InputRefused(f"{path}: has {layout}, but {name} is {wanted}")
+    return layout

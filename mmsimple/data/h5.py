@@ -1,0 +1,144 @@
+"""Training files in the layout of CS releases from 2.3 on: HDF5, with everything of a sample but its pictures.
+
+Shape letters: N samples of a file, S positions of a text, I image slots of a sample, P tokens of an image.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mmconvert.errors import InputRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Ints = NDArray[np.int32]
+
+# The rows of `data`, under the names that a batch has for them. `key_padding_mask` is 1 at padding.
+ROWS = ("text_input_ids", "loss_mask", "labels", "key_padding_mask", "token_modality_idx")
+# What stands in place of a picture's path in a slot without one.
+NO_IMAGE = "None"
+# Files that are open at a time: datasets may have more than a process may open.
+MOST_OPEN = 64
+
+
+class Row(NamedTuple):
+    """One sample: `data` [5, S], see `ROWS`; the pictures' paths [I]; and `positions` [I, P] of their tokens.
+
+    A slot without picture has the path "None" and S, one past the end, for all its positions.
+    """
+
+    data: Ints
+    paths: tuple[str, ...]
+    positions: Ints
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What all files of a dataset have in common: S, I and P."""
+
+    sequence_length: int
+    image_slots: int
+    image_tokens: int
+
+    def __str__(self) -> str:
+        return f"{self.sequence_length} positions, {self.image_slots} images of {self.image_tokens} tokens"
+
+
+def write_file(path: Path, rows: Sequence[Row]) -> None:
+    """Write samples to a new file, the same bytes every time. Raises OSError."""
+    data = np.stack([row.data for row in rows])
+    positions = np.stack([row.positions for row in rows])
+    paths = np.array([row.paths for row in rows], dtype=object).reshape(positions.shape[:2])
+    with h5py.File(path, "w") as file:
+        file.attrs["n_examples"] = len(rows)
+        file.create_dataset("data", data=data, dtype="i4", chunks=(1, *data.shape[1:]), compression="gzip")
+        file.create_dataset("img_path", data=paths, dtype=h5py.string_dtype("utf-8"))
+        file.create_dataset("img_data_loc", data=positions, dtype="i4")
+        file.create_dataset("has_img", data=(paths != NO_IMAGE).any(axis=1, keepdims=True), dtype=bool)
+
+
+def look_at(path: Path) -> tuple[Layout, int]:
+    """What a file's samples look like, and how many there are. Raises InputRefused for what is no training file."""
+    with _reading(path), h5py.File(path, "r") as file:
+        data, names, positions = (_dataset(file, name, path) for name in ("data", "img_path", "img_data_loc"))
+        fits = data.ndim == 3 and data.shape[1] == len(ROWS) and names.ndim == 2 and positions.ndim == 3
+        if not fits or names.shape != positions.shape[:2] or len(data) != len(names):
+            shapes = ", ".join(str(each.shape) for each in (data, names, positions))
+            wanted = "(N, 5, S), (N, I), (N, I, P)"
+            raise InputRefused(f"{path}: data, img_path and img_data_loc have shapes {shapes}; they must be {wanted}")
+        for each in (data, positions):
+            if each.dtype.kind not in "iu":
+                raise InputRefused(f"{path}: {each.name.strip('/')} is {each.dtype}; it must be of integers")
+        return Layout(data.shape[2], *positions.shape[1:]), len(data)
+
+
+class Files:
+    """Reads samples of files, which it opens when they are needed and in the process that needs them.
+
+    A handle of HDF5 must not go from one process to another: neither by fork nor by spawn.
+    """
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._open: OrderedDict[Path, h5py.File] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+
+    def read(self, path: Path, index: int) -> Row:
+        """A sample of a file. Raises InputRefused for what cannot be read."""
+        with _reading(path, index):
+            file = self._file(path)
+            data = np.asarray(file["data"][index], np.int32)
+            names = tuple(_text(each) for each in file["img_path"][index])
+            return Row(data, names, np.asarray(file["img_data_loc"][index], np.int32))
+
+    def _file(self, path: Path) -> h5py.File:
+        if self._process != os.getpid():
+            # Left as they are: closing them here would close them in the process that they belong to, to HDF5.
+            self._process, self._open = os.getpid(), OrderedDict()
+        if path not in self._open:
+            self._open[path] = h5py.File(path, "r")
+            if len(self._open) > MOST_OPEN:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(path)
+        return self._open[path]
+
+
+def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+    """A dataset that lies in the file itself: nothing that a file names elsewhere is opened."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
+        raise InputRefused(f"{path}: has no dataset {name}; is it a training file that `mmsimple prepare` wrote?")
+    found = file[name]
+    if found.external or found.is_virtual:
+        raise InputRefused(f"{path}: {name} lies in other files, which are not opened")
+    return found
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8")
+
+
+@contextmanager
+def _reading(path: Path, index: int | None = None) -> Iterator[None]:
+    """Make whatever HDF5 raises one line that names the file, and the sample."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        where = f"{path}: " if index is None else f"{path}: sample {index}: "
+        words = str(error).partition("\n")[0][:200]
+        raise InputRefused(f"{where}cannot be read as HDF5: {words}") from error

@@ -1,0 +1,123 @@
+"""Batches for training, as a stream that can be stopped and taken up again anywhere.
+
+Shape letters: B samples, S positions of a text, L of the longest text in a batch, I image slots, P tokens of an image.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from mmconvert.errors import InputRefused
+from mmsimple.data.dataset import Bad, MultimodalDataset, Sample
+from mmsimple.data.h5 import ROWS, Row
+from mmsimple.data.order import Batches, Mixture, Order, Plain
+from mmsimple.data.section import DataConfig
+from mmsimple.model import Batch
+
+
+class Collated(NamedTuple):
+    """A batch, how many samples it was to have, and those that were bad; there is no batch of nothing."""
+
+    batch: Batch | None
+    streamed: int
+    bad: tuple[Bad, ...]
+
+
+class Loader:
+    """The batches of a dataset. An iteration gives what is left of an epoch; the next one goes on from there.
+
+    `bad_samples` counts, by reason, what was left out or blanked. Raises InputRefused, see `MultimodalDataset`, and in
+    an iteration for a bad sample, naming it, unless the config passes over them.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
+        self.dataset = MultimodalDataset(config)
+        self.bad_samples: Counter[str] = Counter()
+        self._batches = Batches(_order(self.dataset, config), config.batch_size, drop_last=config.drop_last)
+        self._loader: DataLoader[Collated] = DataLoader(
+            self.dataset,  # type: ignore[arg-type]
+            batch_sampler=self._batches,
+            collate_fn=partial(collate, image_size=config.image_size),
+            num_workers=config.num_workers,
+            prefetch_factor=config.prefetch_factor,
+            persistent_workers=config.persistent_workers,
+        )
+
+    @property
+    def streamed(self) -> int:
+        """How many samples have come, bad ones included: all that it takes to go on from here."""
+        return self._batches.streamed
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next batch belongs to, from 0; one that holds the rest of another belongs to the later."""
+        return self._batches.epoch
+
+    def __len__(self) -> int:
+        """How many batches the next iteration has."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for collated in self._loader:
+            if collated.bad and self.config.on_bad_sample == "error":
+                raise InputRefused(f"{collated.bad[0].message}; on_bad_sample: skip or blank passes over such samples")
+            self._batches.streamed += collated.streamed
+            self.bad_samples.update(each.reason for each in collated.bad)
+            if collated.batch is not None:
+                yield collated.batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"samples_streamed": self.streamed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the loader stood that gave this state; to be called between iterations."""
+        self._batches.streamed = int(state["samples_streamed"])
+
+
+def _order(dataset: MultimodalDataset, config: DataConfig) -> Order:
+    if len(config.sources) == 1:
+        return Plain(len(dataset), config.shuffle_seed)
+    return Mixture(dataset.lengths, [source.weight for source in config.sources], config.shuffle_seed)
+
+
+def collate(samples: Sequence[Sample], image_size: tuple[int, int, int]) -> Collated:
+    """A batch of samples, cut to the longest text that is in it: what is cut off is padding, which changes nothing.
+
+    Its tensors are those of `mmsimple.model.Batch`, with image slots up to the last one that holds a picture; without
+    any picture it has no images at all.
+    """
+    bad = tuple(sample.bad for sample in samples if sample.bad is not None)
+    rows = [sample.row for sample in samples if sample.row is not None]
+    if not rows:
+        return Collated(None, len(samples), bad)
+    length = max(map(_real_length, rows))
+    data = torch.from_numpy(np.stack([row.data[:, :length] for row in rows]))  # [B, 5, L]
+    fields = dict(zip(ROWS, data.unbind(1), strict=True))
+    del fields["key_padding_mask"]
+    pictures = [sample.pictures for sample in samples if sample.row is not None]
+    slots = max((slot + 1 for each in pictures for slot in each), default=0)
+    if not slots:
+        return Collated(Batch(**fields), len(samples), bad)
+    positions = torch.from_numpy(np.stack([row.positions[:, :] for row in rows]))[:, :slots]  # [B, I, P]
+    images = torch.zeros(len(rows), slots, *image_size)
+    for number, each in enumerate(pictures):
+        for slot, picture in each.items():
+            images[number, slot] = picture
+    # The slot past the end moves with the end.
+    positions = positions.clamp(max=length)
+    return Collated(Batch(image_data=images, image_data_loc=positions, **fields), len(samples), bad)
+
+
+def _real_length(row: Row) -> int:
+    """How far a sample's text goes: up to the last position that is no padding."""
+    padding = row.data[ROWS.index("key_padding_mask")]
+    real = np.flatnonzero(padding == 0)
+    return int(real[-1]) + 1 if len(real) else 1
