@@ -1,4 +1,7 @@
-"""How far the bytes have come: what a long pass over a checkpoint tells whoever is watching."""
+"""How far the bytes have come: what a long pass over a checkpoint tells whoever is watching.
+
+Other long work tells the same way how many of its pieces are done.
+"""
 
 from __future__ import annotations
 

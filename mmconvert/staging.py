@@ -30,11 +30,14 @@ class Staging:
 
 
 @contextmanager
-def staged(out: Path, *, overwrite: bool, fsync: bool, bytes_needed: int, sources: Sequence[Path]) -> Iterator[Staging]:
+def staged(
+    out: Path, *, overwrite: bool, fsync: bool, bytes_needed: int, sources: Sequence[Path], resumable: bool = False
+) -> Iterator[Staging]:
     """Give an empty staging folder; when the block ends without an error, it becomes `out`.
 
     `bytes_needed` is how much will be written. With `fsync` the folders reach the disk before and after the rename; the
-    files in them are the block's own affair. On any error or interrupt nothing is left, and `out` is what it was.
+    files in them are the block's own affair. On any error or interrupt nothing is left, and `out` is what it was. Where
+    the work is `resumable`, the folder stays as the run left it, and the next run is given it with what is in it.
 
     Raises `OutputRefused` where `check_target` does or while another run holds the lock, and `DiskError` when there is
     no room for `bytes_needed` and for every `OSError`, those of the block included.
@@ -44,11 +47,11 @@ def staged(out: Path, *, overwrite: bool, fsync: bool, bytes_needed: int, source
     with disk_errors(target, bytes_needed), _parents(target), _locked(target):
         aside = _beside(target, "old")
         staging = Staging(_beside(target, "staging"))
-        _repair(target)
+        _repair(target, resumable)
         try:
             check_target(out, overwrite, sources)  # again: another run may have finished, or the repair put `out` back
             _check_space(target.parent, bytes_needed)
-            staging.path.mkdir()
+            staging.path.mkdir(exist_ok=resumable)
             yield staging
             if fsync:
                 for folder, _, _ in os.walk(staging.path, topdown=False):
@@ -62,7 +65,7 @@ def staged(out: Path, *, overwrite: bool, fsync: bool, bytes_needed: int, source
         finally:
             # After a success this removes the old folder; after a failure, the new one.
             with suppress(OSError):
-                _repair(target)
+                _repair(target, resumable)
 
 
 def check_target(out: Path, overwrite: bool, sources: Sequence[Path]) -> None:
@@ -119,10 +122,10 @@ def _beside(target: Path, what: str) -> Path:
     return target.with_name(f".{target.name}.mmconvert-{what}")
 
 
-def _repair(target: Path) -> None:
+def _repair(target: Path, resumable: bool) -> None:
     """Bring the folder around `target` in order, wherever a run that held the lock may have stopped."""
     staging, aside = _beside(target, "staging"), _beside(target, "old")
-    if staging.exists():
+    if staging.exists() and not resumable:
         shutil.rmtree(staging)
     if aside.exists():
         if target.exists():

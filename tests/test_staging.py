@@ -240,3 +240,33 @@ def test_every_folder_is_synced_before_the_rename_and_its_parent_after(
         (staging.path / "sub").mkdir()
     folder = f"{tmp_path}/.out.mmconvert-staging"
     assert synced == [f"{folder}/sub", folder, str(tmp_path)]
+
+
+def test_resumable_work_is_given_to_the_next_run(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def work(name: str) -> None:
+        with staged(out, overwrite=False, fsync=False, bytes_needed=10, sources=[], resumable=True) as staging:
+            (staging.path / name).write_text(name)
+            if name == "first":
+                raise ValueError
+
+    with pytest.raises(ValueError):
+        work("first")
+    assert not out.exists()
+    work("second")
+    assert sorted(path.name for path in out.iterdir()) == ["first", "second"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_other_work_takes_nothing_up(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with (
+        pytest.raises(ValueError),
+        staged(out, overwrite=False, fsync=False, bytes_needed=10, sources=[], resumable=True) as staging,
+    ):
+        (staging.path / "half").write_text("half")
+        raise ValueError
+    with staged(out, overwrite=False, fsync=False, bytes_needed=10, sources=[]) as staging:
+        (staging.path / "new").write_text("new")
+    assert [path.name for path in out.iterdir()] == ["new"]

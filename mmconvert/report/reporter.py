@@ -57,23 +57,24 @@ class Reporter:
             print(text, file=self._log, flush=True)
 
     @contextmanager
-    def progress(self, what: str) -> Iterator[Progress | None]:
-        """A bar with rate and time left, on a terminal only."""
+    def progress(self, what: str, *, of_bytes: bool = True) -> Iterator[Progress | None]:
+        """A bar with rate and time left, on a terminal only; what it is told are bytes, or things to be counted."""
         if self.quiet or not sys.stderr.isatty():
             yield None
             return
         with ExitStack() as stack:
-            yield _Bar(what, stack)
+            yield _Bar(what, stack, of_bytes)
 
 
 class _Bar:
     """`Progress` drawn by rich on stderr."""
 
-    def __init__(self, what: str, stack: ExitStack):
+    def __init__(self, what: str, stack: ExitStack, of_bytes: bool):
         from rich.console import Console
         from rich.progress import (
             BarColumn,
             DownloadColumn,
+            MofNCompleteColumn,
             Progress,
             TextColumn,
             TimeRemainingColumn,
@@ -85,8 +86,7 @@ class _Bar:
             Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
-                DownloadColumn(),
-                TransferSpeedColumn(),
+                *((DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(),)),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
                 transient=True,

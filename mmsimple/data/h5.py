@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,17 +56,22 @@ class Layout:
         return f"{self.sequence_length} positions, {self.image_slots} images of {self.image_tokens} tokens"
 
 
-def write_file(path: Path, rows: Sequence[Row]) -> None:
-    """Write samples to a new file, the same bytes every time. Raises OSError."""
+def file_bytes(rows: Sequence[Row]) -> bytes:
+    """A file of samples, the same bytes every time.
+
+    It is made in memory: HDF5 crashes where it cannot write.
+    """
     data = np.stack([row.data for row in rows])
     positions = np.stack([row.positions for row in rows])
     paths = np.array([row.paths for row in rows], dtype=object).reshape(positions.shape[:2])
-    with h5py.File(path, "w") as file:
+    made = BytesIO()
+    with h5py.File(made, "w") as file:
         file.attrs["n_examples"] = len(rows)
         file.create_dataset("data", data=data, dtype="i4", chunks=(1, *data.shape[1:]), compression="gzip")
         file.create_dataset("img_path", data=paths, dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("img_data_loc", data=positions, dtype="i4")
         file.create_dataset("has_img", data=(paths != NO_IMAGE).any(axis=1, keepdims=True), dtype=bool)
+    return made.getvalue()
 
 
 def look_at(path: Path) -> tuple[Layout, int]:

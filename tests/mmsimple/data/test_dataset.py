@@ -14,7 +14,7 @@ from PIL import Image
 from mmconvert.errors import InputRefused
 from mmsimple.data import dataset as module
 from mmsimple.data.dataset import MultimodalDataset, Sample
-from mmsimple.data.h5 import Layout, Row, write_file
+from mmsimple.data.h5 import Layout, Row, file_bytes
 from mmsimple.data.images import open_image
 from tests.mmsimple.data.pictures import draw, make_dataset
 from tests.mmsimple.data.worked_example import A, B, C
@@ -68,8 +68,8 @@ def test_files_of_several_folders_are_sorted_by_path(tmp_path: Path) -> None:
     rows = numbered(4)
     for folder, number in (("b", 0), ("a", 1)):
         (tmp_path / folder).mkdir()
-        write_file(tmp_path / folder / "1.h5", rows[2 * number : 2 * number + 1])
-        write_file(tmp_path / folder / "0.h5", rows[2 * number + 1 : 2 * number + 2])
+        (tmp_path / folder / "1.h5").write_bytes(file_bytes(rows[2 * number : 2 * number + 1]))
+        (tmp_path / folder / "0.h5").write_bytes(file_bytes(rows[2 * number + 1 : 2 * number + 2]))
     config = make_dataset(tmp_path, data_dir=[str(tmp_path / "b"), str(tmp_path / "a")])
     assert firsts(MultimodalDataset(config)) == [3, 2, 1, 0]
 

@@ -14,7 +14,7 @@ import pytest
 
 from mmconvert.errors import InputRefused
 from mmsimple.data import h5
-from mmsimple.data.h5 import Files, Layout, Row, look_at, write_file
+from mmsimple.data.h5 import Files, Layout, Row, file_bytes, look_at
 from tests.mmsimple.data.worked_example import A, B, C, write_with_h5py
 
 
@@ -26,8 +26,10 @@ def same(found: Row, expected: Row) -> bool:
 @pytest.fixture(params=["ours", "h5py's own"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The worked example, in a file of each writer."""
-    write = {"ours": write_file, "h5py's own": write_with_h5py}[request.param]
-    write(tmp_path / "a.h5", [A, B])
+    if request.param == "ours":
+        (tmp_path / "a.h5").write_bytes(file_bytes([A, B]))
+    else:
+        write_with_h5py(tmp_path / "a.h5", [A, B])
     return tmp_path / "a.h5"
 
 
@@ -40,7 +42,7 @@ def test_a_file_of_the_worked_example_reads_right(path: Path) -> None:
 
 
 def test_ours_matches_the_layouts_description(tmp_path: Path) -> None:
-    write_file(tmp_path / "a.h5", [A, C])
+    (tmp_path / "a.h5").write_bytes(file_bytes([A, C]))
     with h5py.File(tmp_path / "a.h5") as file:
         assert file.attrs["n_examples"] == 2
         assert (file["data"].shape, file["data"].dtype) == ((2, 5, 16), np.int32)
@@ -54,13 +56,13 @@ def test_ours_matches_the_layouts_description(tmp_path: Path) -> None:
 
 def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.h5", "b.h5"):
-        write_file(tmp_path / name, [A, B, C])
+        (tmp_path / name).write_bytes(file_bytes([A, B, C]))
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
 def test_paths_may_be_of_any_script(tmp_path: Path) -> None:
     odd = A._replace(paths=("größe/图.png", "None"))
-    write_file(tmp_path / "a.h5", [odd])
+    (tmp_path / "a.h5").write_bytes(file_bytes([odd]))
     assert Files().read(tmp_path / "a.h5", 0).paths == odd.paths
 
 
@@ -94,7 +96,7 @@ def test_only_so_many_files_are_open_at_a_time(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(h5, "MOST_OPEN", 2)
     paths = [tmp_path / f"{number}.h5" for number in range(4)]
     for path, row in zip(paths, (A, B, C, A), strict=True):
-        write_file(path, [row])
+        path.write_bytes(file_bytes([row]))
     files = Files()
     for _ in range(2):
         assert all(same(files.read(path, 0), row) for path, row in zip(paths, (A, B, C, A), strict=True))
@@ -155,7 +157,7 @@ def external(file: h5py.File) -> None:
 )
 def test_what_is_no_training_file_is_refused(spoil: Callable[[h5py.File], None], said: str, tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    write_file(path, [A, B])
+    path.write_bytes(file_bytes([A, B]))
     with h5py.File(path, "r+") as file:
         spoil(file)
     with pytest.raises(InputRefused, match=rf"^{path}: .*{said}"):
@@ -171,7 +173,7 @@ def test_a_file_that_is_no_hdf5_is_refused_in_a_line(tmp_path: Path) -> None:
 
 def test_a_damaged_sample_is_refused_with_its_number(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    write_file(path, [A, B])
+    path.write_bytes(file_bytes([A, B]))
     with h5py.File(path) as file:
         chunk = file["data"].id.get_chunk_info(1)
     with path.open("r+b") as raw:

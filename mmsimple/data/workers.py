@@ -1,0 +1,62 @@
+"""Work that is shared out among processes, with results in the order of the work."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from mmconvert.errors import UsageError
+
+T = TypeVar("T")
+# Pieces of work for each process that are sent ahead: enough for it not to wait.
+AHEAD = 2
+
+_worker: Callable[..., Any] | None = None
+
+
+def in_order(
+    make: Callable[..., Callable[..., T]], given: tuple[Any, ...], work: Iterable[tuple[Any, ...]], workers: int
+) -> Iterator[T]:
+    """The results of `make(*given)(*piece)` for each piece of work; every process makes its own worker, once.
+
+    Raises what a worker raises, and UsageError where a process was killed.
+    """
+    if workers < 2:
+        worker = make(*given)
+        for piece in work:
+            yield worker(*piece)
+        return
+    # Spawned: a fork would inherit threads of torch's and tokenizers' that stand still in it.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _begin, (make, given))
+    waiting: deque[Future[T]] = deque()
+    try:
+        for piece in work:
+            waiting.append(pool.submit(_do, *piece))
+            if len(waiting) > workers * AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise UsageError("a worker process was killed, for want of memory perhaps: try fewer --workers") from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+
+def _begin(make: Callable[..., Callable[..., Any]], given: tuple[Any, ...]) -> None:
+    global _worker
+    # Ctrl-C reaches all processes of a terminal; ours are ended by the one that started them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _worker = make(*given)
+
+
+def _do(*piece: Any) -> Any:
+    assert _worker is not None
+    return _worker(*piece)
