@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mmconvert import __version__
-from mmconvert.cli.common import PATH, reporting
+from mmconvert.cli.common import EXISTING, FOLDER, PATH, reporting
 from mmconvert.cli.process import run
 from mmconvert.errors import UsageError
-from mmconvert.report import Reporter
+from mmconvert.report import SCHEMA, Reporter
+from mmsimple.data.templates import TEMPLATES
 
-COMING = ("train", "prepare", "generate", "plot")
+COMING = ("train", "plot")
 
 
 class _Commands(click.Group):
@@ -33,8 +35,8 @@ class _Commands(click.Group):
 def cli(context: click.Context) -> None:
     """Train the simple multimodal model and generate text with it.
 
-    In this release it validates configs. Coming: train, prepare (annotations to HDF5), generate and plot. Converting
-    checkpoints is there today: see mmconvert --help.
+    In this release it prepares data, validates configs and generates. Coming: train and plot. To convert checkpoints,
+    see mmconvert --help.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -57,6 +59,89 @@ def validate(reporter: Reporter, config: Path, batch_size: int | None, sequence_
 
     found = size_of_file(config, batch_size=batch_size, sequence_length=sequence_length)
     reporter.result(size_document(found), lambda: draw_size(found))
+
+
+@cli.command()
+@click.option("--annotations", type=EXISTING, required=True, help="LLaVA's records: a .json list, or .jsonl.")
+@click.option("--images", type=FOLDER, required=True, help="What the records' image paths are relative to.")
+@click.option("--tokenizer", type=FOLDER, required=True, help="The folder of the language model's tokenizer.")
+@click.option("--out", type=PATH, required=True, help="The folder to write; it appears when all is done.")
+@click.option("--phase", type=click.IntRange(1, 2), required=True, help="1: captions alone; 2: conversations.")
+@click.option("--config", type=EXISTING, required=True, help="The params file that will be trained with.")
+@click.option("--template", type=click.Choice(TEMPLATES), help="[default: 1: plain; 2: the tokenizer's or vicuna_v1]")
+@click.option("--max-seq-length", type=click.IntRange(min=1), help="[default: max_position_embeddings]")
+@click.option("--max-num-img", type=click.IntRange(min=0), help="Image slots of a sample  [default: the file's, or 1]")
+@click.option("--too-long", type=click.Choice(["skip", "truncate"]), default="skip", show_default=True)
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option("--overwrite", is_flag=True, help="Replace what stands at --out.")
+@reporting
+def prepare(reporter: Reporter, annotations: Path, out: Path, workers: int, overwrite: bool, **said: Any) -> None:
+    """Make training files of LLaVA's annotations and pictures. Stopped, it goes on where it was when run again."""
+    _check_torch()
+    from mmsimple.data.job import job_of
+    from mmsimple.data.prepare import prepare as run
+    from mmsimple.report import draw_prepared
+
+    job = job_of(**said)
+    with reporter.progress("preparing", of_bytes=False) as progress:
+        found = run(annotations, out, job, phase=said["phase"], workers=workers, overwrite=overwrite, progress=progress)
+    reporter.summary({**found.params, "out": str(found.out)}, lambda: draw_prepared(found))
+
+
+@cli.command()
+@click.option("--checkpoint", type=EXISTING, required=True, help="What mmconvert reads: CS, LLaVA, two folders.")
+@click.option("--image", "images", type=EXISTING, multiple=True, help="A picture; once for each.")
+@click.option("--prompt", required=True, help="With <image> where each picture is; without, they come first.")
+@click.option("--template", type=click.Choice(TEMPLATES), help="[default: the tokenizer's own, or vicuna_v1]")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=512, show_default=True)
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest.")
+@click.option("--top-k", type=click.IntRange(min=1), help="Draw from so many of the likeliest tokens.")
+@click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), default=1.0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--tokenizer", type=FOLDER, help="A folder with another tokenizer than the checkpoint's.")
+@click.option("--config", type=EXISTING, help="The params file of a CS checkpoint, where it lies elsewhere.")
+@click.option("--dtype", type=click.Choice(["keep", "fp32", "bf16", "fp16"]), default="keep", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@reporting
+def generate(
+    reporter: Reporter,
+    checkpoint: Path,
+    images: tuple[Path, ...],
+    prompt: str,
+    template: str | None,
+    max_new_tokens: int,
+    tokenizer: Path | None,
+    config: Path | None,
+    dtype: str,
+    device: str,
+    **sampling: Any,
+) -> None:
+    """Answer a question about pictures; the words come as the model finds them."""
+    _check_torch()
+    from mmconvert.api import Hints
+    from mmsimple.data.images import open_image
+    from mmsimple.device import DTYPES, device_of
+    from mmsimple.generation import Sampling
+    from mmsimple.reply import Speaker
+
+    pictures = [open_image(path) for path in images]
+    speaker = Speaker.from_checkpoint(
+        checkpoint,
+        hints=Hints(config=config),
+        tokenizer=tokenizer,
+        template=template,
+        dtype=DTYPES[dtype],
+        device=device_of(device),
+    )
+    asked = speaker.prompt(prompt, pictures)
+    answer = speaker.answer(asked, max_new_tokens=max_new_tokens, sampling=Sampling(**sampling))
+    if reporter.as_json:
+        document = {"schema": SCHEMA, "template": speaker.template, "prompt_tokens": asked.text_input_ids.shape[1]}
+        reporter.result({**document, "text": "".join(answer)}, lambda: None)
+        return
+    for piece in answer:
+        click.echo(piece, nl=False)
+    click.echo()
 
 
 def _check_torch() -> None:

@@ -1,4 +1,4 @@
-"""What `mmsimple validate` found, for scripts and for people."""
+"""What `mmsimple validate` found and `prepare` made, for scripts and for people."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from mmconvert.report import SCHEMA, table
 from mmconvert.units import human_bytes
 
 if TYPE_CHECKING:
+    from mmsimple.data.prepare import Prepared
     from mmsimple.size import Sized
 
 
@@ -56,3 +57,15 @@ def draw_size(found: Sized) -> None:
 
 def _trained(parameters: int, trained: int) -> str:
     return "all" if trained == parameters else f"{trained:,}" if trained else "none"
+
+
+def draw_prepared(found: Prepared) -> None:
+    params = found.params
+    learned = f"{params['learned_tokens']:,} of {params['tokens']:,} tokens are learned"
+    cut = f", {params['truncated']:,} of them cut" if params["truncated"] else ""
+    print(f"{found.out}: {params['samples']:,} samples of {params['records']:,} records{cut}; {learned}")
+    for reason, each in sorted(params["skipped"].items(), key=lambda item: -item[1]["count"]):
+        shown = ", ".join(map(str, each["records"]))
+        print(
+            f"  skipped: {each['count']:,} {reason} (records {shown}{' ...' if each['count'] > len(each['records']) else ''})"
+        )

@@ -57,7 +57,7 @@ def _selection(text: Part) -> Selection:
 
 
 def _tower(checkpoint: Checkpoint, text: Part) -> Part:
-    """The tower's own folder; or where training has changed it, and the config says so, what the text file has of it."""
+    """The tower's own folder; or what the text file has of it, where training has changed it and the config says so."""
     image = part_of(checkpoint, IMAGE)
     if not text.config.get("unfreeze_mm_vision_tower"):
         return image
