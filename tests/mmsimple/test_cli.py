@@ -32,8 +32,11 @@ def params(folder: Path, **changes: Any) -> Path:
 def test_without_arguments_it_explains_itself(mmsimple: Run) -> None:
     done = mmsimple()
     assert done.returncode == 0
-    assert "train, prepare" in done.stdout
-    assert "see mmconvert --help" in " ".join(done.stdout.split())
+    words = " ".join(done.stdout.split())
+    assert "Coming: train and plot" in words
+    assert "see mmconvert --help" in words
+    for command in ("validate", "prepare", "generate"):
+        assert f"\n  {command} " in done.stdout
 
 
 def test_help_is_the_same(mmsimple: Run) -> None:
@@ -43,7 +46,7 @@ def test_help_is_the_same(mmsimple: Run) -> None:
 def test_a_command_that_is_not_there_yet_is_a_usage_error(mmsimple: Run) -> None:
     done = mmsimple("train", "config.yaml", "--model-dir", "run")
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"'train' is not there yet: mmsimple {__version__} has validate" in done.stderr
+    assert f"'train' is not there yet: mmsimple {__version__} has generate, prepare, validate." in done.stderr
 
 
 def test_the_version_is_the_packages(mmsimple: Run) -> None:
@@ -100,7 +103,7 @@ def test_a_field_that_does_not_exist_is_refused_with_the_nearest(mmsimple: Run, 
 
 def test_patterns_that_leave_nothing_to_train_are_refused_with_the_known_trap(mmsimple: Run, tmp_path: Path) -> None:
     done = mmsimple("validate", params(tmp_path, freeze=["^image_model", "^text_model"]))
-    assert (done.returncode, done.stdout) == (3, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert "leave nothing to train; ^image_model matches the projector image_model.projection too" in done.stderr
 
 
