@@ -159,6 +159,8 @@ def _check_text(document: Any, name: str) -> None:
         raise InputRefused(
             f"{name}: holds half of a surrogate pair, \\u{ord(error.object[error.start]):04x}"
         ) from error
+    except ValueError as error:  # Python writes no integer of so many digits, though YAML may have it in another base
+        raise InputRefused(f"{name}: holds a number of thousands of digits") from error
 
 
 def _non_finite(node: Any, key: str) -> Iterator[str]:

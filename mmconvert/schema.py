@@ -14,6 +14,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from mmconvert.excerpt import excerpt
+
 JSON = Mapping[str, Any]
 
 
@@ -46,8 +48,10 @@ class Schema:
             name = next(name for name in error.instance if name not in known)
             # YAML keys need not be text.
             near = get_close_matches(str(name), known, n=1)
-            return ".".join([*path, str(name)]), "no such field" + (f"; did you mean {near[0]}?" if near else "")
-        return ".".join(path), error.message.partition("\n")[0][:200]
+            return ".".join([*path, excerpt(name)]), "no such field" + (f"; did you mean {near[0]}?" if near else "")
+        # Most messages begin with the value, however long it is.
+        message = error.message.replace(repr(error.instance), excerpt(repr(error.instance)), 1)
+        return ".".join(path), message.partition("\n")[0][:200]
 
     def default(self, path: str) -> Any:
         """The class default of the field at a path; None where there is none."""

@@ -6,7 +6,6 @@ everything else runs as under `no_grad`, while a decoder hands the projector's g
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from mmconvert.errors import InputRefused
+from mmconvert.errors import UsageError
+from mmconvert.excerpt import excerpt
+from mmsimple.patterns import compiled
 
 if TYPE_CHECKING:
     from mmsimple.model import MultimodalModel
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 ENCODERS = "image_model.image_model_list"
 PROJECTOR = "image_model.projection"
 DECODER = "text_model"
-# A name has less than a hundred characters: the slowest search with so many repeats takes a fraction of a second.
-MOST_REPEATS = 4
 
 
 @dataclass(frozen=True)
@@ -60,16 +59,17 @@ class Freezing:
 def freeze(model: MultimodalModel, patterns: Sequence[str], where: str = "freeze") -> Freezing:
     """Let the parameters train that no pattern is found in, and no others; frozen parts go to eval mode for good.
 
-    A pattern is searched for in each of a parameter's names, which begin with `image_model.` or `text_model.`. Raises
-    InputRefused, beginning with `where`, for a pattern that matches nothing, is no regular expression or may run away,
-    and where nothing would be left to train.
+    A pattern is searched for in each of a parameter's names, which begin with `image_model.` or `text_model.`. Raises,
+    beginning with `where`, InputRefused for a pattern that is no regular expression or may run away, and UsageError for
+    one that matches nothing and where nothing would be left to train.
     """
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    searches = [_compiled(pattern, where) for pattern in patterns]
+    searches = [compiled(pattern, where) for pattern in patterns]
     for search in searches:
         if not any(map(search.search, names)):
             starts = ", ".join(dict.fromkeys(map(_beginning, names)))
-            raise InputRefused(f"{where}: {search.pattern!r} matches no parameter; parameters begin with {starts}")
+            pattern = excerpt(search.pattern)
+            raise UsageError(f"{where}: '{pattern}' matches no parameter; parameters begin with {starts}")
     frozen = {
         parameter
         for name, parameter in model.named_parameters(remove_duplicate=False)
@@ -77,8 +77,8 @@ def freeze(model: MultimodalModel, patterns: Sequence[str], where: str = "freeze
     }
     parameters = list(model.parameters())
     if len(frozen) == len(parameters):
-        raise InputRefused(
-            f"{where}: {', '.join(patterns)} leave nothing to train; ^image_model matches the projector "
+        raise UsageError(
+            f"{where}: {excerpt(', '.join(patterns))} leave nothing to train; ^image_model matches the projector "
             f"{PROJECTOR} too, ^{ENCODERS} the encoders alone"
         )
     for parameter in parameters:
@@ -115,19 +115,6 @@ def shortened(count: int) -> str:
             decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
             return f"{value:.{decimals}f} {unit}"
     return str(count)
-
-
-def _compiled(pattern: str, where: str) -> re.Pattern[str]:
-    # What is repeated inside of something repeated can take longer than anyone waits.
-    repeats = re.findall(r"(?<!\()[*+?{]", pattern)
-    if re.search(r"\)[*+?{]", pattern) or len(repeats) > MOST_REPEATS:
-        raise InputRefused(
-            f"{where}: {pattern!r} may search for ever; repeat no group, and no more than {MOST_REPEATS} times"
-        )
-    try:
-        return re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise InputRefused(f"{where}: {pattern!r:.60} is no regular expression: {error}") from error
 
 
 def _beginning(name: str) -> str:

@@ -185,3 +185,9 @@ def test_yaml_is_written_sorted_without_aliases_and_with_floats_that_are_floats(
 def test_importing_the_module_does_not_import_yaml() -> None:
     program = "import sys, mmconvert.documents; sys.exit('yaml' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], check=False).returncode == 0
+
+
+def test_a_number_of_thousands_of_digits_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(f"a: 0x{'f' * 5000}")
+    with pytest.raises(InputRefused, match=r"a\.yaml: holds a number of thousands of digits"):
+        read_yaml(tmp_path / "a.yaml")

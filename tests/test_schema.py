@@ -64,6 +64,20 @@ def test_what_is_wrong_is_named_by_its_path(config: object, message: str) -> Non
         SCHEMA.complete(config)
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"x\n" * 99: 1}, r"^(x\\n){20}: no such field$"),
+        ({"size": "x\n" * 99}, r"^size: '(x\\n){19}x\\ is not of type 'integer'$"),
+        ({"parts": [{"kind": "x" * 999}]}, r"^parts\.0\.kind: 'x{59} is not one of \['a', 'b'\]$"),
+    ],
+)
+def test_what_is_told_of_a_config_is_short_and_in_one_line(config: object, message: str) -> None:
+    schema = Schema(SCHEMA.name, {**SCHEMA.document, "additionalProperties": False})
+    with pytest.raises(ValueError, match=message):
+        schema.complete(config)
+
+
 def test_a_path_in_front_is_part_of_the_name() -> None:
     with pytest.raises(ValueError, match=r"^text_model\.size: "):
         SCHEMA.complete({"size": "x"}, "text_model")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from sys import float_info
 from typing import Any
 
-from mmsimple.config import LlamaConfig
-from mmsimple.sections.supported import DECODER, Part, Section, below, require, shown
+from mmconvert.excerpt import excerpt
+from mmsimple.config import BETA_FAST, BETA_SLOW, LlamaConfig
+from mmsimple.sections.supported import DECODER, Part, Section, below, initializer_range, require, shown
 
 # The arguments that each scaling needs, and those that it may have; see `rotary.py` for what they do.
 ORIGINAL = "original_max_position_embeddings"
@@ -27,7 +29,7 @@ def read_decoder(section: Any, where: str, path: str, part: Part = DECODER) -> L
     full = part.complete(section, where, path)
     window = full["attention_sliding_window_length"]
     at = below(path, "attention_sliding_window_length")
-    require(window is None or window > 0, where, f"{at} is {window}: a token sees itself at least")
+    require(window is None or window > 0, where, f"{at} is {shown(window)}: a token sees itself at least")
     rate = full["dropout_rate"]
     rotary_dim = _rotary_dim(full, where, path)
     return LlamaConfig(
@@ -55,7 +57,7 @@ def read_decoder(section: Any, where: str, path: str, part: Part = DECODER) -> L
         embedding_dropout_rate=float(_given(_embedding_dropout(full, where, path), rate)),
         dropout_rate=float(rate),
         attention_dropout_rate=float(_given(full["attention_dropout_rate"], rate)),
-        initializer_range=float(full["initializer_range"]),
+        initializer_range=initializer_range(full, where, path),
     )
 
 
@@ -130,12 +132,19 @@ def _scaling_arguments(full: Section, pairs: int, where: str, path: str) -> dict
         require(is_right, where, f"{below(at, name)} is {shown(value)}: it must be {wanted}")
     if kind == "llama3":
         low, high = extra["low_freq_factor"], extra["high_freq_factor"]
-        require(low < high, where, f"{at}: low_freq_factor {low} must be below high_freq_factor {high}")
+        said = f"low_freq_factor {shown(low)} must be below high_freq_factor {shown(high)}"
+        require(low < high, where, f"{at}: {said}")
+    if kind == "yarn":
+        theta, fast, slow = full["rope_theta"], extra.get("beta_fast", BETA_FAST), extra.get("beta_slow", BETA_SLOW)
+        said = f"{below(path, 'rope_theta')} is {shown(theta)}: it must be above 1 for pos_scaling_type yarn"
+        require(theta > 1, where, said)
+        said = f"beta_fast {shown(fast)} must be at least beta_slow {shown(slow)}"
+        require(fast >= slow, where, f"{at}: {said}")
     return extra
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max
 
 
 def _is_positive(value: Any) -> bool:
@@ -146,7 +155,8 @@ def _only(extra: Mapping[str, Any], known: set[str], where: str, path: str) -> d
     """Arguments of CS that no schema lists, if mmsimple reads all of them."""
     for name in extra:
         choices = ", ".join(sorted(known)) or "none"
-        require(name in known, where, f"{below(path, str(name))} is nothing that mmsimple computes; it reads {choices}")
+        at = below(path, excerpt(name))
+        require(name in known, where, f"{at} is nothing that mmsimple computes; it reads {choices}")
     return dict(extra)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmsimple.config import ClassifierConfig, ViTConfig
-from mmsimple.sections.supported import CLASSIFIER, ENCODER, Section, below, require
+from mmsimple.sections.supported import CLASSIFIER, ENCODER, Section, below, initializer_range, require, shown
 
 
 def read_encoder(section: Any, where: str, path: str) -> ViTConfig:
@@ -49,7 +49,7 @@ def _encoder(full: Section, where: str, path: str) -> ViTConfig:
         embedding_dropout_rate=float(full["embedding_dropout_rate"]),
         dropout_rate=float(full["dropout_rate"]),
         attention_dropout_rate=float(full["attention_dropout_rate"]),
-        initializer_range=float(full["initializer_range"]),
+        initializer_range=initializer_range(full, where, path),
     )
 
 
@@ -57,7 +57,7 @@ def check_layer(index: int | None, layers: int, where: str, path: str) -> None:
     """Raise InputRefused for a layer that is not there; CS would count on from the other end."""
     fits = index is None or -layers <= index < layers
     wanted = f"{-layers} to {layers - 1}, or null for all layers and the final norm"
-    require(fits, where, f"{path} is {index}; num_hidden_layers {layers} has {wanted}")
+    require(fits, where, f"{path} is {shown(index)}; num_hidden_layers {layers} has {wanted}")
 
 
 def write_encoder(config: ViTConfig, name: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from mmsimple.config import AveragePoolingConfig, ImageModelConfig, LossScaling, MultimodalConfig, Select
 from mmsimple.sections.decoder import read_decoder, write_decoder
 from mmsimple.sections.encoder import check_layer, read_encoder, write_encoder
+from mmsimple.sections.llava_names import renamed_pattern
 from mmsimple.sections.projection import check_grid, output_width, read_projection, write_projection
 from mmsimple.sections.supported import LLAVA, MULTIMODAL, Section, require, shown
 
@@ -41,12 +42,15 @@ def read_multimodal(section: Section, where: str) -> MultimodalConfig:
 
 
 def read_llava(section: Section, where: str) -> MultimodalConfig:
-    """CS `llava`: one encoder, and beside it the layer that it stops at. Raises InputRefused, naming file and field."""
+    """CS `llava`: one encoder, and beside it the layer that it stops at; patterns of names become those of our names.
+
+    Raises InputRefused, naming file and field.
+    """
     full = LLAVA.complete(section, where, "")
     encoder, name = read_encoder(full["image_model"], where, "image_model"), "image_feature_select_layer_idx"
     index, own = full[name], encoder.image_layer_idx
     check_layer(index, encoder.num_hidden_layers, where, name)
-    require(own in (None, index), where, f"image_model.image_layer_idx is {own}, but {name} is {shown(index)}")
+    require(own in (None, index), where, f"image_model.image_layer_idx is {shown(own)}, but {name} is {shown(index)}")
     projector = full["projector"] or {}
     text_projector = projector.get("text_model")
     require(text_projector is None, where, "projector.text_model: mmsimple projects images only, so it must be null")
@@ -57,7 +61,7 @@ def read_llava(section: Section, where: str) -> MultimodalConfig:
         text_model=read_decoder(full["text_model"], where, "text_model"),
         projection=read_projection(projector.get("image_model"), where, shared),
         select=_select(full["image_feature_select_mode"], where, "image_feature_select_mode"),
-        freeze=tuple(full["freeze"] or ()),
+        freeze=tuple(renamed_pattern(pattern, f"{where}: freeze") for pattern in full["freeze"] or ()),
         loss_scaling=scaling,
         loss_weight=weight,
     )
@@ -70,16 +74,16 @@ def _loss(section: Section, full: Section, where: str) -> tuple[LossScaling, flo
     scaling: LossScaling = full["loss_scaling"]
     if scaling == "num_tokens":
         weight = section.get("loss_weight", 1.0)
-        require(weight == 1, where, f"loss_weight is {weight}: loss_scaling num_tokens takes no other than 1.0")
+        require(weight == 1, where, f"loss_weight is {shown(weight)}: loss_scaling num_tokens takes no other than 1.0")
     else:
         weight = full["loss_weight"]
         said = "" if "loss_weight" in section else " by default"
-        require(weight > 0, where, f"loss_weight is {weight}{said}, which trains nothing: it must be above 0")
+        require(weight > 0, where, f"loss_weight is {shown(weight)}{said}, which trains nothing: it must be above 0")
     return scaling, float(weight)
 
 
 def _select(mode: str, where: str, path: str) -> Select:
-    require(mode in SELECTS, where, f"{path} is {mode}; mmsimple computes {' or '.join(SELECTS)}")
+    require(mode in SELECTS, where, f"{path} is {shown(mode)}; mmsimple computes {' or '.join(SELECTS)}")
     return SELECTS[mode]
 
 
@@ -96,13 +100,14 @@ def _check_fit(config: MultimodalConfig, where: str, shared: str) -> None:
         widths.append(output_width(each.projection, each.encoder.hidden_size, where, path))
         check_grid(each.projection, each.encoder.grid if config.select == "patch" else None, where, path)
     given = " and ".join(map(str, widths))
-    require(len(set(widths)) == 1, where, f"{MODELS} give features of widths {given}, which cannot be joined")
+    require(len(set(widths)) == 1, where, f"{MODELS} give features of widths {shown(given)}, which cannot be joined")
     width = output_width(config.projection, widths[0], where, shared)
     is_grid = config.select == "patch" and len(models) == 1
     is_grid = is_grid and not isinstance(models[0].projection, AveragePoolingConfig)
     check_grid(config.projection, models[0].encoder.grid if is_grid else None, where, shared)
     hidden = config.text_model.hidden_size
-    require(width == hidden, where, f"{shared}: image features come to width {width}, text_model.hidden_size {hidden}")
+    said = f"{shared}: image features come to width {shown(width)}, text_model.hidden_size {hidden}"
+    require(width == hidden, where, said)
 
 
 def write_multimodal(config: MultimodalConfig) -> dict[str, Any]:

@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmconvert.errors import InputRefused
-from mmsimple.config import AveragePoolingConfig, FeedForwardConfig, IdentityConfig, ProjectorConfig
+from mmsimple.config import ACTIVATIONS, AveragePoolingConfig, FeedForwardConfig, IdentityConfig, ProjectorConfig
 from mmsimple.sections.supported import FEED_FORWARD, check_names, require, shown
 
-# What a layer may be followed by. Only functions whose name says exactly what they compute.
-ACTIVATIONS = ("gelu", "quick_gelu", "relu", "silu", "tanh", "sigmoid")
-# Other names; None passes on what it gets.
+# Other names of activations; None passes on what it gets.
 SPELLINGS = {"swish": "silu", "linear": None}
 
 
@@ -36,7 +34,7 @@ def _feed_forward(section: Mapping[str, Any], where: str, path: str) -> FeedForw
     for name in names:
         known = name is None or name in ACTIVATIONS or name in SPELLINGS
         choices = ", ".join((*ACTIVATIONS, *SPELLINGS))
-        require(known, where, f"{path}.layers_activation has {name}; mmsimple computes {choices} and null")
+        require(known, where, f"{path}.layers_activation has {shown(name)}; mmsimple computes {choices} and null")
     return FeedForwardConfig(
         input_unit=full["input_unit"],
         layers_units=tuple(units),
@@ -81,7 +79,8 @@ def output_width(projection: ProjectorConfig | None, width: int, where: str, pat
     match projection:
         case FeedForwardConfig() | AveragePoolingConfig():
             taken = projection.input_unit
-            require(taken == width, where, f"{path}.input_unit is {taken}, but it gets features of width {width}")
+            said = f"{path}.input_unit is {shown(taken)}, but it gets features of width {shown(width)}"
+            require(taken == width, where, said)
             return projection.output_unit
         case _:
             return width
@@ -98,7 +97,7 @@ def check_grid(projection: ProjectorConfig | None, grid: tuple[int, int] | None,
         )
     (rows, columns), (most_rows, most_columns) = projection.grid, grid
     fits = rows <= most_rows and columns <= most_columns
-    require(fits, where, f"{path}.grid is {[rows, columns]}, but the encoder's is {[most_rows, most_columns]}")
+    require(fits, where, f"{path}.grid is {shown([rows, columns])}, but the encoder's is {[most_rows, most_columns]}")
 
 
 def write_projection(projection: ProjectorConfig) -> dict[str, Any]:

@@ -13,10 +13,13 @@ from math import isfinite
 from typing import Any
 
 from mmconvert.errors import InputRefused
+from mmconvert.excerpt import excerpt
 from mmconvert.schema import load
 from mmsimple.config import FeedForwardConfig, LlamaConfig, ViTConfig
 
 Section = Mapping[str, Any]
+# Fresh weights are within two deviations, and float16 ends at 65504.
+LARGEST_RANGE = 1e4
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,17 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value as YAML spells it, so far as it is short."""
+    """A value as YAML spells it, short and in one line."""
     words = {"None": "null", "True": "true", "False": "false"}
-    return words.get(str(value), f"{value!s:.60}")
+    return words.get(str(value), excerpt(value))
+
+
+def initializer_range(full: Section, where: str, path: str) -> float:
+    """The deviation of fresh weights. Raises InputRefused, naming file and field, for one too large for float16."""
+    value = full["initializer_range"]
+    at = below(path, "initializer_range")
+    require(value <= LARGEST_RANGE, where, f"{at} is {shown(value)}: weights so far from 0 come to be infinite")
+    return float(value)
 
 
 def below(path: str, name: str) -> str:
@@ -97,7 +108,7 @@ def require(condition: bool, where: str, problem: str) -> None:
 def check_names(section: Mapping[str, Any], known: Collection[str], where: str, path: str) -> None:
     """Raise InputRefused for a field that does not exist, with the nearest that does."""
     for name in section:
-        require(name in known, where, f"{below(path, str(name))}: no such field{nearest(name, known)}")
+        require(name in known, where, f"{below(path, excerpt(name))}: no such field{nearest(name, known)}")
 
 
 def nearest(name: Any, known: Collection[str]) -> str:

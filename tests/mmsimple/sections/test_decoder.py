@@ -162,6 +162,7 @@ def test_an_argument_that_a_scaling_does_not_read_is_refused(kind: str, name: st
         ("yarn", "mscale_a", True, "it must be a number"),
         ("yarn", "original_max_position_embeddings", 1, "it must be a number above 1"),
         ("llama3", "low_freq_factor", float("nan"), "it must be a number above 0"),
+        ("llama3", "high_freq_factor", 10**400, "it must be a number above 0"),
         ("longrope", "long_factor", [1.0] * 5, "a list of 6 numbers above 0, one for each rotated pair"),
         ("longrope", "short_factor", 1.0, "a list of 6 numbers above 0"),
         ("longrope", "short_factor", [*FACTORS[1:], 0], "a list of 6 numbers above 0"),
@@ -176,6 +177,39 @@ def test_llama3_needs_a_span_between_its_factors() -> None:
     extra = {**SCALINGS["llama3"], "low_freq_factor": 4}
     section = changed(LLAMA, pos_scaling_type="llama3", pos_scaling_extra_args=extra)
     assert_refused("llama", section, "low_freq_factor 4 must be below high_freq_factor 4")
+
+
+@pytest.mark.parametrize("theta", [1, 1.0, 0.5])
+def test_yarn_needs_pairs_that_turn_at_different_rates(theta: float) -> None:
+    section = changed(LLAMA, pos_scaling_type="yarn", pos_scaling_extra_args=SCALINGS["yarn"], rope_theta=theta)
+    assert_refused("llama", section, f"rope_theta is {theta}: it must be above 1 for pos_scaling_type yarn")
+    assert read({**LLAMA, "rope_theta": theta}).rope_theta == theta
+
+
+@pytest.mark.parametrize(("betas", "fast", "slow"), [({"beta_fast": 0.5}, 0.5, 1), ({"beta_slow": 33}, 32, 33)])
+def test_yarn_needs_a_span_between_its_betas_or_none(betas: dict[str, float], fast: float, slow: float) -> None:
+    extra = {"original_max_position_embeddings": 32, **betas}
+    section = changed(LLAMA, pos_scaling_type="yarn", pos_scaling_extra_args=extra)
+    assert_refused("llama", section, f"pos_scaling_extra_args: beta_fast {fast} must be at least beta_slow {slow}")
+    section = changed(section, pos_scaling_extra_args={**extra, "beta_fast": slow, "beta_slow": slow})
+    assert read(section).pos_scaling_extra_args["beta_fast"] == slow
+
+
+@pytest.mark.parametrize("size", [10_001, 1e38, 1e300])
+def test_a_range_of_fresh_weights_that_makes_them_infinite_is_refused(size: float) -> None:
+    assert_refused("llama", {**LLAMA, "initializer_range": size}, f"initializer_range is {size}: weights so far from 0")
+
+
+@pytest.mark.parametrize("size", [0, 1e4])
+def test_a_range_of_fresh_weights_may_be_0_or_large(size: float) -> None:
+    assert read({**LLAMA, "initializer_range": size}).initializer_range == size
+
+
+@pytest.mark.parametrize("field", ["extra_attention_params", "extra_ffn_params", "pos_scaling_extra_args"])
+def test_extra_params_of_odd_names_are_told_of_in_one_short_line(field: str) -> None:
+    assert_refused(
+        "llama", {**LLAMA, field: {"x\n" * 99: 1}}, f"{field}.x\\nx\\n", "x\\n is nothing that mmsimple computes"
+    )
 
 
 def test_a_factor_of_nothing_is_refused() -> None:

@@ -169,6 +169,12 @@ def test_a_refusal_names_the_place_of_the_encoder(changes: dict[str, Any], field
     assert str(caught.value).startswith(f"{FILE}: image_model.{field}")
 
 
+@pytest.mark.parametrize(("model", "section"), [("clip-encoder", ENCODER), ("clip-vit", CLASSIFIER)])
+def test_a_range_of_fresh_weights_that_makes_them_infinite_is_refused(model: str, section: dict[str, Any]) -> None:
+    said = "initializer_range is 1e+38: weights so far from 0 come to be infinite"
+    assert_refused(model, {**section, "initializer_range": 1e38}, said)
+
+
 def test_a_field_that_is_near_none_is_refused_without_a_hint() -> None:
     with pytest.raises(InputRefused) as caught:
         read(zzz=1)

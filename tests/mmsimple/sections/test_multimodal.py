@@ -100,6 +100,7 @@ def test_a_select_mode_says_whether_the_class_token_is_there(model: str, section
 def test_an_unknown_select_mode_is_refused_with_those_there_are() -> None:
     said = f"{MODE} is cls; mmsimple computes patch or cls_patch or full"
     assert_refused("mmsimple-llava", put(MMSIMPLE, MODE, "cls"), said)
+    assert_refused("mmsimple-llava", put(MMSIMPLE, MODE, "cls\n" * 99), f"{MODE} is cls\\ncls")
     assert_refused("llava", {**LLAVA, "image_feature_select_mode": "cls"}, "image_feature_select_mode: 'cls'", "patch")
 
 
@@ -199,7 +200,7 @@ def test_a_llava_pools_under_the_same_rules() -> None:
 def test_a_llava_is_a_model_of_one_encoder_under_other_names() -> None:
     section = changed(LLAVA, image_feature_select_layer_idx=-2, freeze=["^image_model"])
     section = put(section, "projector.image_model", MMSIMPLE["image_model_list"]["global_image_projection"])
-    assert read(section, "llava") == replace(MULTIMODAL, freeze=("^image_model",))
+    assert read(section, "llava") == replace(MULTIMODAL, freeze=(r"^image_model\.image_model_list\.0\.0",))
 
 
 @pytest.mark.parametrize(("given", "layer"), [({}, -1), ({LAYER: None}, None), ({LAYER: -3}, -3), ({LAYER: 2}, 2)])
@@ -221,6 +222,11 @@ def test_the_encoders_own_layer_must_be_the_one_that_is_selected() -> None:
     assert read({**section, LAYER: -2}, "llava").image_models == (ImageModelConfig(VIT),)
     assert_refused("llava", section, f"image_model.image_layer_idx is -2, but {LAYER} is -1")
     assert_refused("llava", {**section, LAYER: None}, f"image_model.image_layer_idx is -2, but {LAYER} is ")
+
+
+def test_patterns_of_a_llava_are_refused_with_file_and_field() -> None:
+    section = {**LLAVA, "freeze": ["^text_model", "image_model"]}
+    assert_refused("llava", section, "freeze: 'image_model' finds something else", "begin it with ^image_model, ")
 
 
 def test_a_projector_of_text_is_refused() -> None:

@@ -77,6 +77,12 @@ def test_an_unknown_activation_is_refused_with_those_there_are(name: str) -> Non
     refuse({**MLP, "layers_activation": [None, name]}, said)
 
 
+def test_what_is_told_of_an_activation_or_a_field_is_short_and_in_one_line() -> None:
+    refuse({**MLP, "layers_activation": [None, "x\n" * 99]}, f"{PATH}.layers_activation has x\\nx\\n", "x\\n; mmsimple")
+    refuse({**MLP, "x\n" * 99: 1}, f"{PATH}.x\\nx\\n", "x\\n: no such field")
+    refuse({**POOLING, "x\n" * 99: 1}, f"{PATH}.x\\nx\\n", "x\\n: no such field")
+
+
 @pytest.mark.parametrize("field", ["layers_activation", "layers_dropout_rates"])
 @pytest.mark.parametrize("values", [[], [None], [None, None, None]])
 def test_what_layers_have_must_be_said_of_each(field: str, values: list[None]) -> None:
