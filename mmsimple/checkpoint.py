@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import torch
 import yaml
@@ -19,22 +19,28 @@ from torch import Tensor, nn
 from mmconvert import api
 from mmconvert.api import NO_HINTS, Hints
 from mmconvert.dtypes import BY_NAME
-from mmconvert.errors import InputRefused
+from mmconvert.errors import InputRefused, UsageError
+from mmconvert.excerpt import excerpt
 from mmconvert.sources import TensorRef, blocks, side_by_side
 from mmsimple import sections
 from mmsimple.config import ModelConfig
+from mmsimple.element_types import LINEAR
+from mmsimple.feed_forward import FeedForwardNetwork
+from mmsimple.llama import TransformerDecoder
+from mmsimple.projector import AveragePooling
+from mmsimple.sections.llava_names import renamed
 from mmsimple.sections.supported import Section
+from mmsimple.vit import ViTModel
 
+Container: TypeAlias = Literal["mdl", "safetensors"]
+CONTAINERS = get_args(Container)
 M = TypeVar("M", bound=nn.Module)
 # Bytes that are read at a time: a source may need as much again to put them in order.
 BLOCK = 1 << 24
 # Enough names to know which ones are meant.
 SHOWN = 3
-# CS `llava` is the same model with its parts in other places.
-LLAVA_NAMES = {
-    "image_model.": "image_model.image_model_list.0.0.",
-    "projector_image_model.": "image_model.projection.",
-}
+# Parts whose linear layers pass on to each other what they compute; a head is a linear layer by itself.
+OF_ONE_TYPE = (ViTModel, TransformerDecoder, FeedForwardNetwork, AveragePooling, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,12 @@ def open_checkpoint(path: Path, hints: Hints = NO_HINTS, init: Mapping[str, int]
     """Open what mmconvert reads: CS checkpoints as they are, others through the tables that would convert them.
 
     `init` gives seeds for what may be made where it is missing, such as `{"projector": 1}`. Raises InputRefused for
-    what is broken, incomplete or not to be said in CS.
+    what is broken, incomplete or not to be said in CS, and UsageError for `init` of what is CS already.
     """
     found = api.recognise(path, hints=hints)
     if found.node.format == "cs":
+        if init:
+            raise UsageError(f"{path}: is a CS checkpoint, whole or broken; init is for what a conversion lacks")
         return open_cs(found)
     # Laid out as safetensors, which hold every element type.
     options = api.Options(container="safetensors", init=dict(init or {}))
@@ -97,11 +105,8 @@ def open_cs(found: api.Checkpoint) -> Opened:
 def _name(key: str, model: str) -> str:
     """The module's name for a tensor; trainers write `model.` in front of all of them."""
     key = key.removeprefix("model.")
-    if model == "llava":
-        for theirs, ours in LLAVA_NAMES.items():
-            if key.startswith(theirs):
-                return ours + key.removeprefix(theirs)
-    return key
+    # CS `llava` is the same model with its parts in other places.
+    return renamed(key) if model == "llava" else key
 
 
 def load(
@@ -111,7 +116,12 @@ def load(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> M:
-    """The module of a checkpoint, in eval mode. Raises InputRefused, see `sections.read` and `fill`."""
+    """The module of a checkpoint, in eval mode.
+
+    Raises InputRefused, see `sections.read` and `fill`, and UsageError for a `dtype` that weights cannot have.
+    """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise UsageError(f"dtype is {excerpt(repr(dtype))}, but must be a type of weights, such as torch.bfloat16")
     config = sections.read(opened.model, opened.section, opened.where)
     with torch.device("meta"):
         module = build(config)
@@ -131,8 +141,8 @@ def fill(
 
     Each keeps its element type unless `dtype` is given. Of a parameter with two names, such as a tied head, one may be
     missing, and two must be equal. Raises InputRefused, naming the file or `where` and the key, for a tensor that is
-    missing, of another shape or kind, unlike its second copy, or of no parameter; before any is read, where headers
-    show it.
+    missing, of another shape or kind, unlike its second copy, of no parameter, or of another element type than linear
+    layers beside it; before any is read, where headers show it.
     """
     names: dict[Tensor, list[str]] = defaultdict(list)
     for name, place in module.state_dict(keep_vars=True).items():
@@ -141,6 +151,8 @@ def fill(
     copies = {place: [tensors[name] for name in aliases if name in tensors] for place, aliases in names.items()}
     for place, found in copies.items():
         _check_headers(place, found, where)
+    if dtype is None:
+        _check_types(module, copies, where)
     for place, (first, *others) in copies.items():
         for other in others:
             if not _equal(first, other):
@@ -176,6 +188,16 @@ def _check_headers(place: Tensor, copies: Sequence[TensorRef], where: str) -> No
             raise InputRefused(f"{ref.where or where}: {ref.key} is {ref.dtype}; it must be {wanted}")
         if ref.dtype != copies[0].dtype:
             raise InputRefused(_unlike(copies[0], ref, where))
+
+
+def _check_types(module: nn.Module, copies: Mapping[Tensor, Sequence[TensorRef]], where: str) -> None:
+    for part in filter(lambda each: isinstance(each, OF_ONE_TYPE), module.modules()):
+        linear = [weight for each in part.modules() if isinstance(each, LINEAR) for weight in each.parameters()]
+        first, *others = (copies[weight][0] for weight in linear)
+        for ref in others:
+            if ref.dtype != first.dtype:
+                problem = f"{ref.key} is {ref.dtype} and {first.key} {first.dtype}, but one part computes in one type"
+                raise InputRefused(f"{ref.where or where}: {problem}; dtype= makes them one")
 
 
 def _shown(shape: Sequence[int]) -> str:
@@ -245,13 +267,16 @@ def save(
     out: Path,
     *,
     assets: Mapping[str, bytes] | None = None,
-    container: Literal["mdl", "safetensors"] = "mdl",
+    container: Container = "mdl",
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write a module as a CS checkpoint, and return its manifest: the folder appears whole or not at all.
 
-    Raises OutputRefused, DiskError, and InputRefused for an element type that the container cannot hold.
+    Raises OutputRefused, DiskError, InputRefused for an element type that the container cannot hold, and UsageError for
+    another container.
     """
+    if container not in CONTAINERS:
+        raise UsageError(f"container is {excerpt(container)}, but a CS checkpoint is in {' or '.join(CONTAINERS)}")
     model, section = sections.write(config)
     options = api.Options(container=container)
     return api.write(out, model, section, list(refs(module)), assets=assets, options=options, overwrite=overwrite)

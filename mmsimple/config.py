@@ -11,6 +11,10 @@ from typing import Any, Literal, TypeAlias
 # Of an encoder's output, what becomes image features: the patches, or all of it with the class token in front.
 Select = Literal["patch", "full"]
 LossScaling = Literal["num_tokens", "batch_size"]
+# What a layer may be followed by: functions whose names say exactly what they compute, see `feed_forward.py`.
+ACTIVATIONS = ("gelu", "quick_gelu", "relu", "silu", "tanh", "sigmoid")
+# YaRN leaves pairs that turn so often within the original length as they are, and stretches those that turn so seldom.
+BETA_FAST, BETA_SLOW = 32, 1
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+# Of the names in `mmsimple.config.ACTIVATIONS`.
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     # The exact form, by the error function.
     "gelu": F.gelu,
     "quick_gelu": quick_gelu,
@@ -61,7 +62,7 @@ class FeedForwardLayer(nn.Module):
         self.static_dual_expert = static_dual_expert
         self.linear_layer = linear(inputs, outputs, bias)
         self.linear_layer_for_glu = linear(inputs, outputs, bias) if gated else None
-        self.activation = None if activation is None else ACTIVATIONS[GATED.get(activation, activation)]
+        self.activation = None if activation is None else FUNCTIONS[GATED.get(activation, activation)]
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, modality: Tensor | None = None) -> Tensor:
@@ -78,7 +79,7 @@ class FeedForwardLayer(nn.Module):
 class FeedForwardNetwork(nn.Module):
     """Layers in a row, CS `FeedForwardNetwork`: keys `ffn.{j}.linear_layer.{weight,bias}`.
 
-    `units` are the sizes before, between and after the layers. Weights start xavier-uniform, biases at zero.
+    `units` are the sizes before, between and after the layers. How weights start is for what it is a part of to say.
     """
 
     def __init__(
@@ -99,11 +100,6 @@ class FeedForwardNetwork(nn.Module):
             )
             for inputs, outputs, activation, rate in sizes
         )
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, modality: Tensor | None = None) -> Tensor:
         """`x` is [..., inputs]; `modality` [B, S] is 1 at image tokens, and read by dual experts only."""

@@ -11,23 +11,11 @@ from torch import Tensor, nn
 from mmsimple.attention import EVERYTHING, Attention, Visibility
 from mmsimple.cache import KeyValueCache, LayerCache
 from mmsimple.config import LlamaConfig
+from mmsimple.element_types import computed_in
 from mmsimple.feed_forward import FeedForwardNetwork
 from mmsimple.initialise import initialise
+from mmsimple.norm import RMSNorm
 from mmsimple.rotary import Rotation, rotation
-
-
-class RMSNorm(nn.Module):
-    """Root mean square norm: the variance in float32, the weight in the model's own type."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return normed.to(x.dtype) * self.weight
 
 
 class DecoderLayer(nn.Module):
@@ -115,7 +103,7 @@ class LlamaModel(nn.Module):
         return out
 
     def decode(self, embeddings: Tensor, modality: Tensor | None = None, cache: KeyValueCache | None = None) -> Tensor:
-        """[B, S, H] -> [B, S, H], normalised and ready for the head.
+        """[B, S, H] -> [B, S, H], normalised and ready for the head, in its element type.
 
         `modality` [B, S] is 1 at image tokens; only a decoder with dual experts reads it, and it must. With a cache,
         these are the positions after those in it.
@@ -124,10 +112,10 @@ class LlamaModel(nn.Module):
             raise ValueError("static_dual_expert chooses an expert per token: token_modality_idx is missing")
         past = 0 if cache is None else cache.length
         positions = torch.arange(past, past + embeddings.shape[1], device=embeddings.device)
-        turns = rotation(self.config, positions, embeddings.dtype)
-        visible = self._visible(positions, past)
-        out: Tensor = self.transformer_decoder(self.dropout(embeddings), visible, turns, modality, cache)
-        return out
+        x = self.dropout(embeddings.to(computed_in(self.transformer_decoder)))
+        turns = rotation(self.config, positions, x.dtype)
+        out: Tensor = self.transformer_decoder(x, self._visible(positions, past), turns, modality, cache)
+        return out.to(self.lm_head.weight.dtype)
 
     def forward(self, token_ids: Tensor, modality: Tensor | None = None) -> Tensor:
         """[B, S] -> logits [B, S, V]."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from mmconvert.api import NO_HINTS, Hints
 from mmconvert.errors import InputRefused
 from mmsimple.cache import KeyValueCache
-from mmsimple.checkpoint import Opened, load, open_checkpoint, save
+from mmsimple.checkpoint import Container, Opened, load, open_checkpoint, save
 from mmsimple.config import ImageModelConfig, ModelConfig, MultimodalConfig
+from mmsimple.element_types import computed_in
 from mmsimple.freeze import rest
 from mmsimple.llama import LlamaModel
 from mmsimple.loss import scaled, token_losses
@@ -41,8 +42,8 @@ class ImageModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, C, height, width] -> [N, P, H]."""
-        features = [self.features(images, number) for number in range(len(self.image_model_list))]
-        out: Tensor = self.projection(torch.cat(features, dim=1))
+        features = torch.cat([self.features(images, number) for number in range(len(self.image_model_list))], dim=1)
+        out: Tensor = self.projection(features.to(computed_in(self.projection)))
         return out
 
     def features(self, images: Tensor, number: int) -> Tensor:
@@ -52,7 +53,7 @@ class ImageModel(nn.Module):
         if self.select == "patch":
             features = features[:, 1:]
         for projection in projections:
-            features = projection(features)
+            features = projection(features.to(computed_in(projection)))
         return features
 
 
@@ -81,7 +82,10 @@ class Batch(NamedTuple):
 
 
 class MultimodalModel(nn.Module):
-    """The whole model; see `mmsimple.config.MultimodalConfig`."""
+    """The whole model; see `mmsimple.config.MultimodalConfig`.
+
+    All of it trains, whatever `config.freeze` says, until `freeze(model, model.config.freeze)`.
+    """
 
     def __init__(self, config: MultimodalConfig) -> None:
         super().__init__()
@@ -105,10 +109,14 @@ class MultimodalModel(nn.Module):
 
         Weights keep their element types unless `dtype` is given, and are read straight into their places. `hints` say
         what a checkpoint does not (`Hints(config=...)` names its params file); `init` gives seeds for what may be made
-        where it is missing: `{"projector": 1}`. Raises InputRefused, naming file and key, for what is broken,
-        incomplete or no multimodal model.
-        """
+        where it is missing: `{"projector": 1}`.
 
+        Nothing is frozen, for a model that is only to answer must not fail for what its config says of training:
+        `freeze(model, model.config.freeze)` does that, from `mmsimple.freeze`.
+
+        Raises InputRefused, naming file and key, for what is broken, incomplete, of several element types within one
+        part or no multimodal model; UsageError for a `dtype` that is none of weights and for `init` of a CS checkpoint.
+        """
         return cls.from_opened(open_checkpoint(Path(path), hints, init), dtype=dtype, device=device)
 
     @classmethod
@@ -127,12 +135,10 @@ class MultimodalModel(nn.Module):
         model.assets = opened.assets
         return model
 
-    def save(
-        self, out: str | Path, *, container: Literal["mdl", "safetensors"] = "mdl", overwrite: bool = False
-    ) -> None:
+    def save(self, out: str | Path, *, container: Container = "mdl", overwrite: bool = False) -> None:
         """Write a CS checkpoint to the folder `out`, with the tokenizer and other files that came with the model.
 
-        The folder appears whole or not at all. Raises OutputRefused and DiskError.
+        The folder appears whole or not at all. Raises OutputRefused, DiskError, and UsageError for another container.
         """
         save(self, self.config, Path(out), assets=self.assets, container=container, overwrite=overwrite)
 
@@ -156,7 +162,8 @@ class MultimodalModel(nn.Module):
     def loss(self, batch: Batch) -> Tensor:
         """The training loss, a scalar; the head sees no more than the tokens that count.
 
-        Raises NothingToLearn for a batch without any, where the loss is a mean over tokens.
+        Of a batch of text alone nothing reaches a projector: where only that trains, such a loss has no gradient.
+        Raises NothingToLearn for a batch without any token that counts, where the loss is a mean over tokens.
         """
         if batch.labels is None or batch.loss_mask is None:
             raise ValueError("a loss needs labels and a loss_mask")
@@ -168,11 +175,29 @@ class MultimodalModel(nn.Module):
         return scaled(losses, batch.loss_mask[counts], size, config.loss_scaling, config.loss_weight)
 
     def hidden_states(self, batch: Batch, cache: KeyValueCache | None = None) -> Tensor:
-        """What the head reads, [B, S, H]; with a cache, the batch's text is kept in it."""
+        """What the head reads, [B, S, H]; with a cache, the batch's text is kept in it.
+
+        Raises ValueError for images whose shapes do not fit.
+        """
         embeddings = self.text_model.embed(batch.text_input_ids)
-        if batch.image_data is not None and batch.image_data_loc is not None:
-            embeddings = self._with_images(embeddings, batch.image_data, batch.image_data_loc)
+        images, positions = batch.image_data, batch.image_data_loc
+        if images is not None and positions is not None:
+            self._check_shapes(len(embeddings), images, positions)
+            embeddings = self._with_images(embeddings, images, positions)
+        elif images is not None or positions is not None:
+            given, lacking = ("image_data_loc", "image_data") if images is None else ("image_data", "image_data_loc")
+            raise ValueError(f"{given} is given, but {lacking} is missing")
         return self.text_model.decode(embeddings, batch.token_modality_idx, cache)
+
+    def _check_shapes(self, samples: int, images: Tensor, positions: Tensor) -> None:
+        """By shapes alone, for to look at values would make a GPU wait."""
+        encoder = self.config.image_models[0].encoder
+        outer, tokens = tuple(positions.shape[:-1]), self.tokens_per_image
+        if len(outer) != 2 or (outer[0], positions.shape[-1]) != (samples, tokens):
+            raise ValueError(f"image_data_loc is {tuple(positions.shape)}, but must be ({samples}, I, {tokens})")
+        wanted = (*outer, encoder.num_channels, *encoder.image_size)
+        if images.shape != wanted:
+            raise ValueError(f"image_data is {tuple(images.shape)}, but must be {wanted} beside such an image_data_loc")
 
     def _with_images(self, embeddings: Tensor, images: Tensor, positions: Tensor) -> Tensor:
         """The embeddings [B, S, H] with image features at their positions; slots without image cost nothing."""

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from mmsimple.config import AveragePoolingConfig, FeedForwardConfig, IdentityConfig, ProjectorConfig
 from mmsimple.feed_forward import FeedForwardNetwork
+from mmsimple.initialise import xavier
 
 
 class AveragePooling(nn.Module):
@@ -19,9 +20,6 @@ class AveragePooling(nn.Module):
         super().__init__()
         self.patches, self.grid = patches, config.grid
         self.linear_layer = nn.Linear(config.input_unit, config.output_unit, config.use_bias)
-        nn.init.xavier_uniform_(self.linear_layer.weight)
-        if config.use_bias:
-            nn.init.zeros_(self.linear_layer.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """[N, P, E] -> [N, rows x columns, H]."""
@@ -34,14 +32,15 @@ def build_projector(config: ProjectorConfig, patches: tuple[int, int]) -> nn.Mod
     """The module of a projector; `patches` is the grid of the features that it will get."""
     match config:
         case FeedForwardConfig():
-            return FeedForwardNetwork(
+            network = FeedForwardNetwork(
                 (config.input_unit, *config.layers_units),
                 config.layers_activation,
                 bias=config.use_bias,
                 dropouts=config.layers_dropout_rates,
             )
+            return xavier(network)
         case AveragePoolingConfig():
-            return AveragePooling(config, patches)
+            return xavier(AveragePooling(config, patches))
         case IdentityConfig():
             return nn.Identity()
 

@@ -65,7 +65,5 @@ def draw_prepared(found: Prepared) -> None:
     cut = f", {params['truncated']:,} of them cut" if params["truncated"] else ""
     print(f"{found.out}: {params['samples']:,} samples of {params['records']:,} records{cut}; {learned}")
     for reason, each in sorted(params["skipped"].items(), key=lambda item: -item[1]["count"]):
-        shown = ", ".join(map(str, each["records"]))
-        print(
-            f"  skipped: {each['count']:,} {reason} (records {shown}{' ...' if each['count'] > len(each['records']) else ''})"
-        )
+        shown, more = ", ".join(map(str, each["records"])), " ..." if each["count"] > len(each["records"]) else ""
+        print(f"  skipped: {each['count']:,} {reason} (records {shown}{more})")

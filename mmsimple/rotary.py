@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmsimple.config import LlamaConfig
+from mmsimple.config import BETA_FAST, BETA_SLOW, LlamaConfig
 
 Rotation = tuple[Tensor, Tensor]
 
@@ -66,8 +66,8 @@ def _yarn(plain: Tensor, config: LlamaConfig, extra: dict[str, Any]) -> tuple[Te
         """The pair, as a fraction of a number, that makes so many turns within the original length."""
         return dim * log(original / (turns * 2 * pi)) / (2 * log(config.rope_theta))
 
-    first = max(floor(pair_with(extra.get("beta_fast", 32))), 0)
-    last = min(ceil(pair_with(extra.get("beta_slow", 1))), dim - 1)
+    first = max(floor(pair_with(extra.get("beta_fast", BETA_FAST))), 0)
+    last = min(ceil(pair_with(extra.get("beta_slow", BETA_SLOW))), dim - 1)
     ramp = (torch.arange(dim // 2, device="cpu").float() - first) / (last - first or 0.001)
     kept = (1 - ramp.clamp(0, 1)) * extra.get("extrapolation_factor", 1.0)
     scale = extra.get("mscale_a", 0.1) * log(factor) + extra.get("mscale_b", 1.0) if factor > 1 else 1.0

@@ -75,14 +75,15 @@ class Sized:
             else f"computed in float32 ({work.half_from})",
             "activations are what is kept for the backward pass, attention keeping no scores; what a device needs in "
             "passing comes on top",
+            "of the file, only the model, the batch size and the precision are checked, its other sections not yet",
         )
 
 
 def size(config: ModelConfig, workload: Workload, where: str) -> Size:
     """The size of a model and of a step of its training, with AdamW.
 
-    Raises InputRefused, beginning with the file `where`, for patterns that cannot be frozen (see `freeze`), and
-    UsageError for samples that no image fits into.
+    Raises, beginning with the file `where`, InputRefused and UsageError for patterns that cannot be frozen (see
+    `freeze`), and UsageError for samples that no image fits into.
     """
     with torch.device("meta"):
         model = build(config)
@@ -155,14 +156,11 @@ def kept(parameters: Iterable[Tensor], compute: Callable[[], Tensor], half: Half
 
 
 def _to_cpu(model: nn.Module) -> None:
-    """Parameters without memory on a real device, in place of those on the meta device; shared ones stay shared."""
-    made: dict[nn.Parameter, nn.Parameter] = {}
+    """Parameters without memory on a real device, in place of those on the meta device."""
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
-            if parameter not in made:
-                empty = torch.empty(parameter.shape, device="cpu")
-                made[parameter] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
-            setattr(module, name, made[parameter])
+            empty = torch.empty(parameter.shape, device="cpu")
+            setattr(module, name, nn.Parameter(empty, requires_grad=parameter.requires_grad))
 
 
 def step(model: nn.Module, workload: Workload) -> Tensor:

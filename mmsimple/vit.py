@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from mmsimple.attention import Attention
 from mmsimple.config import ClassifierConfig, ViTConfig
+from mmsimple.element_types import computed_in
 from mmsimple.feed_forward import FeedForwardNetwork
-from mmsimple.initialise import initialise
+from mmsimple.initialise import initialise, normal_, xavier
+from mmsimple.norm import LayerNorm
 
 # CS gives the first norm no epsilon of its own to set.
 POST_EMBED_EPSILON = 1e-5
@@ -27,16 +29,17 @@ class PatchEmbedding(nn.Module):
         self.cls_embedding = nn.Parameter(torch.zeros(size))
         self.position_embeddings = nn.Embedding(config.num_patches + 1, size)
         self.post_embed_ln = (
-            nn.LayerNorm(size, eps=POST_EMBED_EPSILON) if config.use_post_embed_layer_norm else nn.Identity()
+            LayerNorm(size, eps=POST_EMBED_EPSILON) if config.use_post_embed_layer_norm else nn.Identity()
         )
         self.dropout = nn.Dropout(config.embedding_dropout_rate)
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, C, height, width] -> [N, 1 + P, E]."""
-        patches = self.linear_proj(images).flatten(2).transpose(1, 2)  # [N, P, E], row by row
+        dtype = self.linear_proj.weight.dtype
+        patches = self.linear_proj(images.to(dtype)).flatten(2).transpose(1, 2)  # [N, P, E], row by row
         token = self.cls_embedding.expand(len(images), 1, -1)
         embedded = torch.cat((token, patches), dim=1) + self.position_embeddings.weight.roll(1, dims=0)
-        out: Tensor = self.post_embed_ln(self.dropout(embedded))
+        out: Tensor = self.post_embed_ln(self.dropout(embedded.to(dtype)))
         return out
 
 
@@ -46,7 +49,7 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         size = config.hidden_size
-        self.norm1 = nn.LayerNorm(size, eps=config.layer_norm_epsilon)
+        self.norm1 = LayerNorm(size, eps=config.layer_norm_epsilon)
         self.self_attn = Attention(
             size,
             config.num_heads,
@@ -55,7 +58,7 @@ class EncoderLayer(nn.Module):
             output_bias=config.use_ffn_bias_in_attention,
             dropout=config.attention_dropout_rate,
         )
-        self.norm2 = nn.LayerNorm(size, eps=config.layer_norm_epsilon)
+        self.norm2 = LayerNorm(size, eps=config.layer_norm_epsilon)
         self.ffn = FeedForwardNetwork(
             (size, config.filter_size, size),
             (config.nonlinearity, None),
@@ -77,7 +80,7 @@ class TransformerEncoder(nn.Module):
         super().__init__()
         self.last_layer = config.last_layer
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.norm = LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
 
     def forward(self, x: Tensor) -> Tensor:
         wanted = self.layers if self.last_layer is None else self.layers[: self.last_layer + 1]
@@ -95,12 +98,11 @@ class ViTModel(nn.Module):
         self.embedding_layer = PatchEmbedding(config)
         self.encoder = nn.ModuleDict({"transformer_encoder": TransformerEncoder(config)})
         initialise(self, config.initializer_range)
-        nn.init.trunc_normal_(self.embedding_layer.cls_embedding, std=config.initializer_range)
+        normal_(self.embedding_layer.cls_embedding, config.initializer_range)
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, C, height, width] -> [N, 1 + P, E], the class token in front."""
-        embedded = self.embedding_layer(images.to(self.embedding_layer.cls_embedding.dtype))
-        out: Tensor = self.encoder["transformer_encoder"](embedded)
+        out: Tensor = self.encoder["transformer_encoder"](self.embedding_layer(images))
         return out
 
 
@@ -109,10 +111,10 @@ class Classifier(nn.Module):
 
     def __init__(self, inputs: int, classes: int, bias: bool) -> None:
         super().__init__()
-        self.classifier = FeedForwardNetwork((inputs, classes), (None,), bias=bias)
+        self.classifier = xavier(FeedForwardNetwork((inputs, classes), (None,), bias=bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.classifier(x)
+        out: Tensor = self.classifier(x.to(computed_in(self)))
         return out
 
 

@@ -118,7 +118,8 @@ def test_any_shape_and_element_type_is_kept(name: str, shape: tuple[int, ...]) -
 
 
 def test_each_tensor_keeps_the_type_of_its_own(saved: Tensors) -> None:
-    saved["layers.1.weight"] = saved["layers.1.weight"].to(torch.bfloat16)
+    for name in ("layers.1.weight", "layers.1.bias", "norm.bias", "ln_f.bias"):
+        saved[name] = saved[name].to(torch.bfloat16)
     module = small()
     fill(module, held(saved), "src")
     assert same(module.state_dict(), saved)

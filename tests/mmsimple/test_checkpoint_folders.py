@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmconvert import Hints, api
-from mmconvert.errors import InputRefused, OutputRefused
+from mmconvert.errors import InputRefused, OutputRefused, UsageError
 from mmsimple import MultimodalModel, build, load_model
 from mmsimple.checkpoint import save
 from mmsimple.config import (
@@ -28,6 +28,8 @@ from mmsimple.config import (
     MultimodalConfig,
     ViTConfig,
 )
+from mmsimple.freeze import freeze
+from mmsimple.size import size_of_file
 
 Make = Callable[..., Path]
 AsCS = Callable[..., Path]
@@ -144,6 +146,50 @@ def test_a_projector_is_made_only_where_a_seed_is_given() -> None:
     made = [MultimodalModel.from_checkpoint(source, init={"projector": seed}).state_dict() for seed in (1, 1, 2)]
     assert same(made[0], made[1])
     assert not same(made[0], made[2])
+
+
+def test_what_is_cs_already_has_nothing_to_make(as_cs: AsCS) -> None:
+    folder = as_cs(HF)
+    with pytest.raises(UsageError, match="is a CS checkpoint, whole or broken; init is for what a conversion lacks"):
+        MultimodalModel.from_checkpoint(folder, init={"projector": 1})
+    assert MultimodalModel.from_checkpoint(folder, init={}).assets == MultimodalModel.from_checkpoint(folder).assets
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.int8, torch.bool, torch.complex64, float])
+def test_weights_cannot_be_of_any_other_type(dtype: Any) -> None:
+    for load_it in (load_model, MultimodalModel.from_checkpoint):
+        with pytest.raises(UsageError, match=r"^dtype is .*, but must be a type of weights, such as torch\.bfloat16$"):
+            load_it(HF, dtype=dtype)
+
+
+@pytest.mark.parametrize("container", ["bin", "", "h5\n"])
+def test_a_container_that_cs_does_not_have_is_refused(container: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^container is .*, but a CS checkpoint is in mdl or safetensors$"):
+        MultimodalModel.from_checkpoint(HF).save(tmp_path / "cs", container=container)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_loading_freezes_nothing_and_heeds_no_pattern(as_cs: AsCS) -> None:
+    """Not even one that nothing could be trained with: what is loaded may be for inference alone."""
+    folder = as_cs(HF)
+    params = yaml.safe_load((folder / "config.yaml").read_text())
+    params["model"]["freeze"] = ["matches nothing", "(a+)+$"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(params))
+    model = MultimodalModel.from_checkpoint(folder)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    with pytest.raises(UsageError, match="'matches nothing' matches no parameter"):
+        freeze(model, model.config.freeze[:1])
+
+
+def test_a_cs_llava_trains_its_projector(as_cs: AsCS) -> None:
+    """Its patterns are of its own names: `^image_model` is the encoder alone."""
+    folder = as_cs(GOLDEN / "llava" / "tiny_src", model="llava")
+    patterns = yaml.safe_load((folder / "config.yaml").read_text())["model"]["freeze"]
+    assert "^image_model" in patterns
+    parts = {part.name: part for part in size_of_file(folder).size.freezing.parts}
+    assert parts["image_model.projection"].trained == parts["image_model.projection"].parameters > 0
+    assert parts["image_model.image_model_list.0.0"].trained == 0
+    assert (parts["text_model"].trained == 0) == ("^text_model" in patterns)
 
 
 def test_a_params_file_alone_is_refused(trainers: Path) -> None:

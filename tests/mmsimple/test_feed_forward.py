@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmsimple.feed_forward import ACTIVATIONS, DualExpert, FeedForwardNetwork
+from mmsimple.config import ACTIVATIONS
+from mmsimple.feed_forward import FUNCTIONS, GATED, DualExpert, FeedForwardNetwork
 from tests.mmsimple.small import apart, drawn, random
 
 FORMULAS: dict[str, Callable[[float], float]] = {
@@ -34,11 +35,12 @@ def weights(network: FeedForwardNetwork) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", FORMULAS)
 def test_activations_are_their_formulas(name: str) -> None:
     x = random(50) * 3
-    torch.testing.assert_close(ACTIVATIONS[name](x), activated(name, x), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(FUNCTIONS[name](x), activated(name, x), rtol=1e-5, atol=1e-6)
 
 
-def test_every_activation_has_a_formula_here() -> None:
-    assert ACTIVATIONS.keys() == FORMULAS.keys()
+def test_every_activation_that_a_config_may_name_has_a_function_and_a_formula_here() -> None:
+    assert {*ACTIVATIONS} == FUNCTIONS.keys() == FORMULAS.keys()
+    assert GATED == GATES
 
 
 @torch.inference_mode()
@@ -86,6 +88,15 @@ def test_dual_experts_are_chosen_token_by_token() -> None:
     assert apart(network(x, modality), expected) < 1e-6
 
 
+@torch.inference_mode()
+def test_only_a_modality_of_1_is_an_image() -> None:
+    network = drawn(FeedForwardNetwork((6, 6), (None,), bias=True, static_dual_expert=True))
+    x, text = random(1, 4, 6), torch.zeros(1, 4)
+    found = network(x, torch.tensor([[0, 1, 2, -1]]))
+    assert torch.equal(found[:, [0, 2, 3]], network(x, text)[:, [0, 2, 3]])
+    assert torch.equal(found[:, 1], network(x, text + 1)[:, 1])
+
+
 def test_only_dual_experts_read_the_modality() -> None:
     network = drawn(FeedForwardNetwork((6, 6), ("gelu",), bias=True))
     assert not any(isinstance(module, DualExpert) for module in network.modules())
@@ -102,13 +113,3 @@ def test_each_layer_drops_out_by_its_own_rate_in_training() -> None:
     dropped = float((network(x) == 0).float().mean())
     assert (inner != 0).all()
     assert 0.7 < dropped < 0.8
-
-
-def test_weights_start_xavier_uniform_and_biases_at_zero() -> None:
-    torch.manual_seed(0)
-    network = FeedForwardNetwork((300, 100, 300), ("gelu", None), bias=True)
-    limit = sqrt(6 / 400)
-    for name, parameter in network.named_parameters():
-        largest = float(parameter.detach().abs().max())
-        assert largest == 0 if name.endswith("bias") else 0.99 * limit < largest <= limit
-        assert name.endswith("bias") or float(parameter.detach().std()) == pytest.approx(limit / sqrt(3), rel=0.02)

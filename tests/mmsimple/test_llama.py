@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmsimple.attention import Attention
+from mmsimple.attention import Attention, Visibility
 from mmsimple.config import LlamaConfig
-from mmsimple.llama import LlamaModel, RMSNorm
+from mmsimple.llama import DecoderLayer, LlamaModel
+from mmsimple.norm import RMSNorm
+from mmsimple.rotary import rotation
 from tests.mmsimple.reference import decoder as written_out
 from tests.mmsimple.small import DECODER, FLOAT32, apart, drawn, random, token_ids
 
+NO_DROPOUT = replace(DECODER, embedding_dropout_rate=0.0, dropout_rate=0.0, attention_dropout_rate=0.0)
 LENGTH = 14
 IDS = token_ids(2, LENGTH)
 
@@ -133,6 +136,37 @@ def test_dropout_rates_are_where_the_config_puts_them() -> None:
     assert inner == {f"transformer_decoder.layers.{number}.ffn.ffn.0.dropout" for number in range(2)}
     assert {rate for name, rate in rates.items() if name not in inner} == {0.2}
     assert {module.dropout for module in model.modules() if isinstance(module, Attention)} == {0.3}
+
+
+@torch.no_grad()
+def test_embeddings_are_dropped_before_the_first_layer() -> None:
+    model = drawn(LlamaModel(NO_DROPOUT))
+    embeddings = model.embed(IDS)
+    nothing = model.decode(torch.zeros_like(embeddings))
+    model.train()
+    assert torch.equal(model.decode(embeddings), model.eval().decode(embeddings))
+    model.train().dropout.p = 1.0
+    assert torch.equal(model.decode(embeddings), nothing)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("place", ["attention", "outer"])
+def test_dropout_in_a_layer_takes_away_what_is_before_it(place: str) -> None:
+    layer = drawn(LlamaModel(NO_DROPOUT)).transformer_decoder.layers[0]
+    assert isinstance(layer, DecoderLayer)
+    x, turns = random(2, LENGTH, 48), rotation(DECODER, torch.arange(LENGTH), torch.float32)
+
+    def run(x: Tensor) -> Tensor:
+        out: Tensor = layer(x, Visibility(is_causal=True), turns, None, None)
+        return out
+
+    attended = x + layer.self_attn(layer.norm1(x), Visibility(is_causal=True), turns)
+    expected = {"attention": x + layer.ffn(layer.norm3(x)), "outer": attended}
+    assert apart(run(x), attended + layer.ffn(layer.norm3(attended))) == 0
+    dropout = layer.train().get_submodule({"attention": "dropout", "outer": "ffn.ffn.1.dropout"}[place])
+    assert isinstance(dropout, nn.Dropout)
+    dropout.p = 1.0
+    assert apart(run(x), expected[place]) < 1e-6
 
 
 def test_fresh_weights_are_normal_and_cut_off_at_two_deviations() -> None:

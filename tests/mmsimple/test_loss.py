@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmsimple.config import LossScaling
+from mmsimple.freeze import freeze
 from mmsimple.loss import NothingToLearn, scaled, token_losses
 from mmsimple.model import Batch, MultimodalModel
 from tests.mmsimple.small import FLOAT32, MULTIMODAL, apart, drawn, random, token_ids
@@ -92,6 +93,14 @@ def test_a_mean_over_samples_of_no_tokens_is_0_and_moves_nothing() -> None:
     torch.autograd.backward(loss)
     assert float(loss.detach()) == 0
     assert not any(each.grad.any() for each in ours.parameters() if each.grad is not None)
+
+
+def test_text_alone_teaches_a_projector_nothing() -> None:
+    ours = model()
+    freeze(ours, ["^image_model.image_model_list", "^text_model"])
+    text = BATCH._replace(image_data=None, image_data_loc=None)
+    assert not ours.loss(text).requires_grad
+    assert ours.loss(BATCH).requires_grad
 
 
 def test_gradients_are_those_of_the_formula() -> None:

@@ -99,7 +99,7 @@ def test_all_layers_and_the_norm_are_those_recorded(encoder: ViTModel, inputs: T
 def test_text_with_image_features_in_it_is_what_the_decoder_reads(
     model: MultimodalModel, batch: Batch, recorded: Tensors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model.text_model, "decode", lambda embeddings, modality: embeddings)
+    monkeypatch.setattr(model.text_model, "decode", lambda embeddings, modality, cache: embeddings)
     with torch.inference_mode():
         assert furthest(model.hidden_states(batch), recorded["embeddings"]) < FEATURES
 

@@ -144,6 +144,37 @@ def test_a_batch_of_text_calls_no_encoder(slots: int | None, model: MultimodalMo
         assert torch.equal(found, model.text_model(batch.text_input_ids))
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"image_data": None}, "image_data_loc is given, but image_data is missing"),
+        ({"image_data_loc": None}, "image_data is given, but image_data_loc is missing"),
+        ({"image_data_loc": places(range(18))}, r"image_data_loc is \(1, 18\), but must be \(4, I, 18\)"),
+        *(
+            (
+                {"image_data_loc": torch.zeros(shape, dtype=torch.int64)},
+                rf"image_data_loc is .* must be \(4, I, {TOKENS}\)",
+            )
+            for shape in [(4, 2, 17), (4, 2, 19), (1, 2, 18), (5, 2, 18), (4, 2, 1, 18), (18,)]
+        ),
+        *(
+            (
+                {"image_data": torch.zeros(shape)},
+                r"image_data is .*, but must be \(4, 2, 3, 28, 42\) beside such an image",
+            )
+            for shape in [(4, 2, 1, 28, 42), (4, 2, 3, 42, 28), (4, 1, 3, 28, 42), (2, 4, 3, 28, 42), (4, 3, 28, 42)]
+        ),
+    ],
+)
+def test_images_whose_shapes_do_not_fit_are_refused(changes: dict[str, Tensor | None], said: str) -> None:
+    """A device that holds no values shows that none is looked at."""
+    with torch.device("meta"):
+        model = MultimodalModel(TWO_ENCODERS)
+    batch = Batch(*(None if each is None else each.to("meta") for each in BATCH._replace(**changes)))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=f"^{said}"):
+        model(batch)
+
+
 def test_what_stands_at_image_positions_in_the_text_does_not_matter(model: MultimodalModel) -> None:
     assert BATCH.image_data_loc is not None
     ids = torch.nn.functional.pad(BATCH.text_input_ids, (0, 1))

@@ -26,7 +26,9 @@ SCALINGS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "llama3": ("llama3", {**ORIGINAL, **BANDS}, {}),
     "yarn": ("yarn", ORIGINAL, {}),
     "yarn-with-its-own-betas": ("yarn", {**ORIGINAL, "beta_fast": 16, "beta_slow": 2}, {}),
-    "yarn-with-one-ramp-of-no-length": ("yarn", {**ORIGINAL, "beta_fast": 1e6, "beta_slow": 1e5}, {}),
+    "yarn-with-a-ramp-that-ends-before-it-begins": ("yarn", {**ORIGINAL, "beta_fast": 1e6, "beta_slow": 1e5}, {}),
+    # Just above one turn of the slowest pair, where the ramp begins and ends with the first one.
+    "yarn-with-a-ramp-of-no-length": ("yarn", {**ORIGINAL, "beta_fast": 1000, "beta_slow": 329}, {}),
     "yarn-with-an-attention-factor": (
         "yarn",
         {**ORIGINAL, "mscale_a": 0.0, "mscale_b": 1.3},
@@ -70,6 +72,15 @@ def test_frequencies_are_those_of_transformers(
     assert scale == pytest.approx(expected_scale, rel=1e-12)
 
 
+def test_a_ramp_of_yarns_ends_with_the_last_entry_of_a_head() -> None:
+    """With so small a base even the slowest pair turns more often than `beta_slow`."""
+    config = replace(scaled("yarn", {**ORIGINAL, "beta_fast": 1000}), rope_theta=4.0)
+    turns, plain = frequencies(config)[0], frequencies(replace(LONG, rope_theta=4.0))[0]
+    torch.testing.assert_close(turns, theirs(config, {})[0], rtol=1e-6, atol=0)
+    kept = 1 - torch.arange(32) / 63
+    torch.testing.assert_close(turns, plain * kept + plain / 4 * (1 - kept))
+
+
 @pytest.mark.parametrize("kind", ["llama3", "yarn", "longrope"])
 def test_a_scaling_is_no_other_one(kind: str) -> None:
     turns, _ = frequencies(scaled(kind, SCALINGS[kind][1]))
@@ -91,10 +102,12 @@ def test_longrope_takes_the_short_factors_where_the_model_sees_no_more_than_befo
     torch.testing.assert_close(frequencies(config)[0], plain / torch.tensor(FACTORS["long_factor"]))
 
 
-@pytest.mark.parametrize("kind", ["yarn", "longrope"])
-def test_a_factor_of_1_makes_attention_no_sharper(kind: str) -> None:
-    assert frequencies(scaled(kind, SCALINGS[kind][1], factor=1.0))[1] == 1.0
-    assert frequencies(scaled(kind, SCALINGS[kind][1]))[1] > 1.0
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+@pytest.mark.parametrize(("kind", "more"), [("yarn", {}), ("yarn", {"mscale_b": 2.0}), ("longrope", {})])
+def test_a_factor_of_1_or_less_makes_attention_no_sharper(kind: str, more: dict[str, float], factor: float) -> None:
+    arguments = {**SCALINGS[kind][1], **more}
+    assert frequencies(scaled(kind, arguments, factor=factor))[1] == 1.0
+    assert frequencies(scaled(kind, arguments))[1] > 1.0
 
 
 def test_yarns_own_words_sharpen_attention_and_slow_extrapolation_down() -> None:

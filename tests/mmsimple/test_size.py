@@ -9,20 +9,22 @@ import pytest
 import torch
 
 import mmsimple
-from mmconvert.errors import InputRefused, UsageError
+from mmconvert.errors import UsageError
 from mmsimple.attention import Attention
 from mmsimple.config import ClassifierConfig, ModelConfig, MultimodalConfig
 from mmsimple.freeze import freeze
 from mmsimple.load import build
 from mmsimple.model import Batch, MultimodalModel
 from mmsimple.size import Size, kept, size, size_of_file
-from mmsimple.workload import Half, Workload
+from mmsimple.workload import Half, Workload, workload
 from tests.mmsimple.small import DECODER, MULTIMODAL, VIT, random, token_ids
 
 CONFIGS = Path(mmsimple.__file__).parent / "configs"
 PHASE_1 = ("^image_model.image_model_list", "^text_model")
 PHASE_2 = ("^image_model.image_model_list",)
 FREEZES = [(), PHASE_1, PHASE_2, ("word_embeddings", "layers.0")]
+# As wide as layers may be, see the schemas.
+LARGEST = replace(DECODER, hidden_size=2**12, num_heads=2**11, rotary_dim=2, filter_size=2**20, vocab_size=2**24)
 WORK = Workload(3, "", 24, "", 1, None, "")
 
 
@@ -110,7 +112,7 @@ def test_a_sample_must_have_room_for_an_image() -> None:
 
 
 def test_patterns_that_match_nothing_are_refused_with_the_files_name() -> None:
-    with pytest.raises(InputRefused, match=r"x.yaml: freeze: 'tex_model' matches no parameter"):
+    with pytest.raises(UsageError, match=r"x.yaml: freeze: 'tex_model' matches no parameter"):
         sized(replace(MULTIMODAL, freeze=("tex_model",)))
 
 
@@ -129,6 +131,26 @@ def test_the_llava_configs_are_of_7_billion_parameters(phase: int, training: set
     assert {part.name for part in found.freezing.parts if part.trained} == training
     assert found.workload.sequence_length == 2048
     assert found.workload.half == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("config", "batch_size", "length"),
+    [
+        (LARGEST, 2**12, 2**24),
+        (LARGEST, 2**30, 2**6),
+        (replace(LARGEST, attention_sliding_window_length=9), 1, 2**24),
+        (replace(VIT, hidden_size=2**20, filter_size=2**20, image_size=(2**16, 2**16), patch_size=(1, 1)), 16, None),
+    ],
+)
+def test_the_largest_step_that_is_taken_can_be_reckoned_with(
+    config: ModelConfig, batch_size: int, length: int | None
+) -> None:
+    assert sized(config, workload(config, {}, "", batch_size=batch_size, sequence_length=length)).activations > 2**40
+
+
+def test_what_is_not_checked_yet_is_said() -> None:
+    found = size_of_file(CONFIGS / "params_mm_llava_llama2_7b_phase2.yaml", batch_size=1, sequence_length=640)
+    assert any("its other sections not yet" in each for each in found.assumptions)
 
 
 def test_a_checkpoint_of_another_format_is_no_params_file(llama: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmsimple.attention import Attention
 from mmsimple.config import ClassifierConfig, ViTConfig
-from mmsimple.vit import POST_EMBED_EPSILON, TransformerEncoder, ViTClassifier, ViTModel
+from mmsimple.vit import POST_EMBED_EPSILON, EncoderLayer, TransformerEncoder, ViTClassifier, ViTModel
 from tests.mmsimple.reference import encoder as written_out
 from tests.mmsimple.small import FLOAT32, VIT, apart, drawn, random
 
@@ -116,6 +116,36 @@ def test_dropout_rates_are_where_the_config_puts_them() -> None:
     assert rates.pop("embedding_layer.dropout") == 0.1
     assert set(rates.values()) == {0.2}
     assert {module.dropout for module in model.modules() if isinstance(module, Attention)} == {0.3}
+
+
+@torch.no_grad()
+def test_patches_are_dropped_after_their_positions_and_before_the_first_norm() -> None:
+    model = drawn(ViTModel(VIT)).embedding_layer.train()
+    model.dropout.p = 1.0
+    assert isinstance(model.post_embed_ln, nn.LayerNorm)
+    # Of nothing the norm gives its bias.
+    torch.testing.assert_close(model(IMAGES), model.post_embed_ln.bias.expand(2, 5, 32))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("place", ["attention", "inner", "outer"])
+def test_dropout_in_a_layer_takes_away_what_is_before_it(place: str) -> None:
+    layer = stack(drawn(ViTModel(VIT))).layers[0]
+    assert isinstance(layer, EncoderLayer)
+    x = random(2, 5, 32)
+    attended = x + layer.self_attn(layer.norm1(x))
+    expected = {
+        "attention": x + layer.ffn(layer.norm2(x)),
+        "inner": attended + layer.get_parameter("ffn.ffn.1.linear_layer.bias"),
+        "outer": attended,
+    }
+    assert apart(layer(x), attended + layer.ffn(layer.norm2(attended))) == 0
+    layer.train()
+    for name, path in {"attention": "dropout", "inner": "ffn.ffn.0.dropout", "outer": "ffn.ffn.1.dropout"}.items():
+        dropout = layer.get_submodule(path)
+        assert isinstance(dropout, nn.Dropout)
+        dropout.p = float(name == place)
+    assert apart(layer(x), expected[place]) < 1e-6
 
 
 def test_fresh_weights_are_normal_and_cut_off_at_two_deviations() -> None:
