@@ -1,8 +1,9 @@
-"""A folder that appears at its place whole or not at all, whatever happens on the way.
+"""A folder, or a file alone, that appears at its place whole or not at all, whatever happens on the way.
 
 Everything is written into a staging folder beside the target, `.{name}.mmconvert-staging`, which is renamed into place
 at the end. A folder that is replaced waits as `.{name}.mmconvert-old` until the new one stands. A second run is kept
 away by `.{name}.mmconvert-lock`; the kernel frees it when a run is killed, and the next run clears up what was left.
+A file needs no second rename: the kernel puts one in the place of another at once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmconvert.errors import DiskError, OutputRefused
+from mmconvert.errors import DiskError, MMConvertError, OutputRefused
 from mmconvert.units import human_bytes
 
 # Room for the manifest, folders and the file system's own bookkeeping.
@@ -37,7 +38,8 @@ def staged(
 
     `bytes_needed` is how much will be written. With `fsync` the folders reach the disk before and after the rename; the
     files in them are the block's own affair. On any error or interrupt nothing is left, and `out` is what it was. Where
-    the work is `resumable`, the folder stays as the run left it, and the next run is given it with what is in it.
+    the work is `resumable`, an interrupt or a disk that fails leaves the folder as it is, and the next run is given it
+    with what is in it.
 
     Raises `OutputRefused` where `check_target` does or while another run holds the lock, and `DiskError` when there is
     no room for `bytes_needed` and for every `OSError`, those of the block included.
@@ -47,7 +49,8 @@ def staged(
     with disk_errors(target, bytes_needed), _parents(target), _locked(target):
         aside = _beside(target, "old")
         staging = Staging(_beside(target, "staging"))
-        _repair(target, resumable)
+        stays = resumable
+        _repair(target, stays)
         try:
             check_target(out, overwrite, sources)  # again: another run may have finished, or the repair put `out` back
             _check_space(target.parent, bytes_needed)
@@ -62,10 +65,59 @@ def staged(
             os.rename(staging.path, target)
             if fsync:
                 sync_folder(target.parent)
+        except MMConvertError as error:
+            # What was refused will be refused again.
+            stays = resumable and isinstance(error, DiskError)
+            raise
         finally:
             # After a success this removes the old folder; after a failure, the new one.
             with suppress(OSError):
-                _repair(target, resumable)
+                _repair(target, stays)
+
+
+@contextmanager
+def staged_file(out: Path, *, overwrite: bool, fsync: bool, bytes_needed: int) -> Iterator[Path]:
+    """Give the name to write a new file under; when the block ends without an error, it becomes `out`.
+
+    The rest is as for `staged`. A file that is replaced may be read until then. Raises `OutputRefused` where
+    `check_file` does or while another run holds the lock, and `DiskError` as `staged` does.
+    """
+    check_file(out, overwrite)
+    target = out.resolve()
+    with disk_errors(target, bytes_needed), _parents(target), _locked(target):
+        staging = _beside(target, "staging")
+        try:
+            _remove(staging)
+            check_file(out, overwrite)  # again: another run may have finished
+            _check_space(target.parent, bytes_needed)
+            yield staging
+            check_file(out, overwrite)
+            os.rename(staging, target)
+            if fsync:
+                sync_folder(target.parent)
+        finally:
+            with suppress(OSError):
+                _remove(staging)
+
+
+def check_file(out: Path, overwrite: bool) -> None:
+    """Refuse a place that a file must not be written to, before anything is done.
+
+    Raises `OutputRefused` if `out` is a link, a folder or anything else that is no file, or a file and `overwrite` is
+    not set.
+    """
+    try:
+        if out.is_symlink():
+            raise OutputRefused(f"{out}: is a symbolic link; name the file itself")
+        target = out.resolve()
+        if not target.exists():
+            _check_parents(out, target)
+        elif not target.is_file():
+            raise OutputRefused(f"{out}: exists and is not a file; only a file is replaced")
+        elif not overwrite:
+            raise OutputRefused(f"{out}: exists; overwrite=True replaces it")
+    except OSError as error:
+        raise OutputRefused(f"{out}: cannot be looked at: {error.strerror}") from error
 
 
 def check_target(out: Path, overwrite: bool, sources: Sequence[Path]) -> None:
@@ -81,14 +133,14 @@ def check_target(out: Path, overwrite: bool, sources: Sequence[Path]) -> None:
         for source in sources:
             # A link in a hub cache counts in both places: where it stands and where it leads to.
             for place in (source.resolve(), source.parent.resolve() / source.name):
-                if target == place or place in target.parents:
+                if target == place:
+                    raise OutputRefused(f"{out}: is the source {source} itself; choose another folder")
+                if place in target.parents:
                     raise OutputRefused(f"{out}: lies inside the source {source}; choose a folder outside it")
                 if target in place.parents:
                     raise OutputRefused(f"{out}: holds the source {source}; choose another folder")
         if not target.exists():
-            standing = next(folder for folder in target.parents if folder.exists())
-            if not standing.is_dir():
-                raise OutputRefused(f"{out}: cannot be made, because {standing} is not a folder")
+            _check_parents(out, target)
         elif not target.is_dir():
             raise OutputRefused(f"{out}: exists and is not a folder; a file is never replaced")
         elif target.is_mount():
@@ -97,6 +149,12 @@ def check_target(out: Path, overwrite: bool, sources: Sequence[Path]) -> None:
             raise OutputRefused(f"{out}: exists and is not empty; --overwrite replaces it")
     except OSError as error:
         raise OutputRefused(f"{out}: cannot be looked at: {error.strerror}") from error
+
+
+def _check_parents(out: Path, target: Path) -> None:
+    standing = next(folder for folder in target.parents if folder.exists())
+    if not standing.is_dir():
+        raise OutputRefused(f"{out}: cannot be made, because {standing} is not a folder")
 
 
 @contextmanager
@@ -122,16 +180,24 @@ def _beside(target: Path, what: str) -> Path:
     return target.with_name(f".{target.name}.mmconvert-{what}")
 
 
-def _repair(target: Path, resumable: bool) -> None:
+def _repair(target: Path, stays: bool) -> None:
     """Bring the folder around `target` in order, wherever a run that held the lock may have stopped."""
     staging, aside = _beside(target, "staging"), _beside(target, "old")
-    if staging.exists() and not resumable:
+    if staging.exists() and not stays:
         shutil.rmtree(staging)
     if aside.exists():
         if target.exists():
             shutil.rmtree(aside)
         else:
             os.rename(aside, target)
+
+
+def _remove(staging: Path) -> None:
+    """Remove the folder or the file that a run was writing, if there is one."""
+    if staging.is_dir() and not staging.is_symlink():
+        shutil.rmtree(staging)
+    else:
+        staging.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import click
 
 from mmconvert import __version__
 from mmconvert.cli.common import EXISTING, FOLDER, PATH, reporting
-from mmconvert.cli.process import run
+from mmconvert.cli.process import run, say
 from mmconvert.errors import UsageError
 from mmconvert.report import SCHEMA, Reporter
 from mmsimple.data.templates import TEMPLATES
@@ -69,10 +69,12 @@ def validate(reporter: Reporter, config: Path, batch_size: int | None, sequence_
 @click.option("--phase", type=click.IntRange(1, 2), required=True, help="1: captions alone; 2: conversations.")
 @click.option("--config", type=EXISTING, required=True, help="The params file that will be trained with.")
 @click.option("--template", type=click.Choice(TEMPLATES), help="[default: 1: plain; 2: the tokenizer's or vicuna_v1]")
-@click.option("--max-seq-length", type=click.IntRange(min=1), help="[default: max_position_embeddings]")
-@click.option("--max-num-img", type=click.IntRange(min=0), help="Image slots of a sample  [default: the file's, or 1]")
+@click.option("--max-seq-length", type=click.IntRange(1, 2**24), help="[default: max_position_embeddings]")
+@click.option(
+    "--max-num-img", type=click.IntRange(0, 2**16), help="Image slots of a sample  [default: the file's, or 1]"
+)
 @click.option("--too-long", type=click.Choice(["skip", "truncate"]), default="skip", show_default=True)
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option("--workers", type=click.IntRange(1, 1024), default=1, show_default=True, help="Processes.")
 @click.option("--overwrite", is_flag=True, help="Replace what stands at --out.")
 @reporting
 def prepare(reporter: Reporter, annotations: Path, out: Path, workers: int, overwrite: bool, **said: Any) -> None:
@@ -97,7 +99,7 @@ def prepare(reporter: Reporter, annotations: Path, out: Path, workers: int, over
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest.")
 @click.option("--top-k", type=click.IntRange(min=1), help="Draw from so many of the likeliest tokens.")
 @click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), default=1.0, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
 @click.option("--tokenizer", type=FOLDER, help="A folder with another tokenizer than the checkpoint's.")
 @click.option("--config", type=EXISTING, help="The params file of a CS checkpoint, where it lies elsewhere.")
 @click.option("--dtype", type=click.Choice(["keep", "fp32", "bf16", "fp16"]), default="keep", show_default=True)
@@ -122,10 +124,10 @@ def generate(
     from mmsimple.data.images import open_image
     from mmsimple.device import DTYPES, device_of
     from mmsimple.generation import Sampling
-    from mmsimple.reply import Speaker
+    from mmsimple.reply import ChatModel
 
     pictures = [open_image(path) for path in images]
-    speaker = Speaker.from_checkpoint(
+    chat = ChatModel.from_checkpoint(
         checkpoint,
         hints=Hints(config=config),
         tokenizer=tokenizer,
@@ -133,15 +135,13 @@ def generate(
         dtype=DTYPES[dtype],
         device=device_of(device),
     )
-    asked = speaker.prompt(prompt, pictures)
-    answer = speaker.answer(asked, max_new_tokens=max_new_tokens, sampling=Sampling(**sampling))
+    asked = chat.prompt(prompt, pictures)
+    answer = chat.answer(asked, max_new_tokens=max_new_tokens, sampling=Sampling(**sampling))
     if reporter.as_json:
-        document = {"schema": SCHEMA, "template": speaker.template, "prompt_tokens": asked.text_input_ids.shape[1]}
+        document = {"schema": SCHEMA, "template": chat.template, "prompt_tokens": asked.text_input_ids.shape[1]}
         reporter.result({**document, "text": "".join(answer)}, lambda: None)
         return
-    for piece in answer:
-        click.echo(piece, nl=False)
-    click.echo()
+    say(answer)
 
 
 def _check_torch() -> None:

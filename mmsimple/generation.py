@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
 
+from mmconvert.errors import UsageError
 from mmsimple.cache import KeyValueCache
 from mmsimple.model import Batch, MultimodalModel
 
@@ -27,6 +29,13 @@ class Sampling:
     top_k: int | None = None
     top_p: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for numbers that say nothing: NaN is neither more nor less than anything."""
+        if not 0 <= self.temperature < inf:
+            raise UsageError(f"temperature {self.temperature}: must be a number from 0 on")
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"top_p {self.top_p}: must be above 0 and at most 1")
 
 
 GREEDY = Sampling()
@@ -75,7 +84,8 @@ def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> in
     """A token id by its logits, [V]."""
     if sampling.temperature == 0:
         return int(logits.argmax())
-    logits = logits / sampling.temperature
+    # In float64, with the largest at 0, no temperature leaves what can be computed with.
+    logits = (logits.double() - logits.max()) / sampling.temperature
     if sampling.top_k is not None:
         least = logits.topk(min(sampling.top_k, len(logits))).values[-1]
         logits = logits.masked_fill(logits < least, -torch.inf)
@@ -83,5 +93,5 @@ def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> in
         ordered, places = logits.softmax(-1).sort(descending=True)
         # The one that reaches the share belongs to them; the likeliest always does.
         before = ordered.cumsum(-1) - ordered
-        logits = logits.index_fill(0, places[before >= sampling.top_p], -torch.inf)
+        logits = logits.index_fill(0, places[1:][before[1:] >= sampling.top_p], -torch.inf)
     return int(logits.softmax(-1).multinomial(1, generator=generator))

@@ -5,7 +5,7 @@ What turns words into tokens and pictures into tensors comes with the checkpoint
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from PIL import Image
 from mmconvert.api import NO_HINTS, Hints
 from mmconvert.documents import parse_json
 from mmconvert.errors import InputRefused, UsageError
+from mmconvert.paths import ABSENT, get
 from mmsimple.checkpoint import Opened, open_checkpoint
-from mmsimple.data.conversation import BadRecord, encode
+from mmsimple.data.conversation import BadRecord, encode, is_text
 from mmsimple.data.preprocessor import from_preprocessor
 from mmsimple.data.templates import Turn, default_template, render
 from mmsimple.data.tokenizer import IMAGE, Tokenizer, load_tokenizer, tokenizer_of
@@ -33,12 +34,15 @@ UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True)
-class Speaker:
-    """A model with what it takes to talk to it; `template` is one of `mmsimple.data.templates.TEMPLATES`."""
+class ChatModel:
+    """A model with what it takes to talk to it; `template` is one of `mmsimple.data.templates.TEMPLATES`.
+
+    Without `transforms` it can only be asked about texts.
+    """
 
     model: MultimodalModel
     tokenizer: Tokenizer
-    transforms: Transforms
+    transforms: Transforms | None
     template: str
     eos_ids: frozenset[int]
 
@@ -52,18 +56,18 @@ class Speaker:
         template: str | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
-    ) -> Speaker:
-        """The speaker of a checkpoint, see `MultimodalModel.from_checkpoint`; `tokenizer` is a folder with another one.
+    ) -> ChatModel:
+        """That of a checkpoint, see `MultimodalModel.from_checkpoint`; `tokenizer` is a folder with another one.
 
         Pictures are treated as in training, where the params file says how, and otherwise as by the preprocessor that
-        came with the encoder. Raises InputRefused where the checkpoint has no tokenizer or no preprocessor.
+        came with the encoder. Raises InputRefused where the checkpoint has no tokenizer.
         """
         opened = open_checkpoint(path, hints)
         found = load_tokenizer(tokenizer) if tokenizer is not None else tokenizer_of(opened.assets, str(path))
         transforms = _transforms(opened)
         model = MultimodalModel.from_opened(opened, dtype=dtype, device=device)
         encoder = model.config.image_models[0].encoder
-        if transforms.output_size != encoder.image_size:
+        if transforms is not None and transforms.output_size != encoder.image_size:
             sizes = f"{transforms.output_size}, but its encoder takes {encoder.image_size}"
             raise InputRefused(f"{path}: what came with it makes pictures of {sizes}")
         return cls(model, found, transforms, template or default_template(found), _eos_ids(found, opened))
@@ -71,8 +75,11 @@ class Speaker:
     def prompt(self, text: str, pictures: Sequence[Image.Image]) -> Batch:
         """A question as the model reads it. Pictures stand where the text says `<image>`, or all in front.
 
-        Raises UsageError where these are of another number, and for a text that holds a special token.
+        Raises UsageError where these are of another number, and for a text that holds a special token or none at all;
+        InputRefused for pictures where nothing came with the checkpoint that says how to treat them.
         """
+        if not is_text(text):
+            raise UsageError("the prompt is no text that can be written")
         mentioned = text.count(IMAGE)
         if mentioned == 0:
             text = f"{IMAGE}\n" * len(pictures) + text
@@ -83,6 +90,8 @@ class Speaker:
             sample = encode(rendered, self.tokenizer, self.model.tokens_per_image)
         except BadRecord as error:
             raise UsageError(f"the prompt cannot be read: {error.reason}") from error
+        if not sample.ids:
+            raise UsageError("the prompt is empty")
         rows = self.model.config.text_model.vocab_size
         if max(sample.ids) >= rows:
             problem = f"its tokenizer gives the id {max(sample.ids)}, but the model's vocabulary has {rows} rows"
@@ -94,6 +103,11 @@ class Speaker:
             modality[:, start:end] = 1
         if not pictures:
             return Batch(ids, token_modality_idx=modality)
+        if self.transforms is None:
+            raise InputRefused(
+                f"{self.tokenizer.where}: neither {PREPROCESSOR} came with the checkpoint (in assets/image_model) nor "
+                f"{TRANSFORMS} in its params file, so that nothing says how to treat pictures"
+            )
         positions = torch.stack([torch.arange(*place, device=device) for place in sample.images])
         images = torch.stack([self.transforms(picture) for picture in pictures]).to(device)
         return Batch(ids, images[None], positions[None], modality)
@@ -125,15 +139,13 @@ def pieces(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
         yield rest
 
 
-def _transforms(opened: Opened) -> Transforms:
-    steps: Any = opened.params
-    for field in TRANSFORMS.split("."):
-        steps = steps.get(field) if isinstance(steps, Mapping) else None
-    if steps is not None:
+def _transforms(opened: Opened) -> Transforms | None:
+    steps = get(opened.params, TRANSFORMS)
+    if steps is not ABSENT:
         return read_transforms(steps, opened.where, TRANSFORMS)
     name = next((name for name in opened.assets if name.endswith(PREPROCESSOR)), None)
     if name is None:
-        raise InputRefused(f"{opened.path}: no {PREPROCESSOR} came with it, so nothing says how to treat pictures")
+        return None
     config = _asset(opened, name)
     aspect = _asset(opened, "text_model/config.json").get("image_aspect_ratio")
     if aspect not in (None, "square", "pad"):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterable
+from itertools import chain
 from types import FrameType
 from typing import NoReturn
 
 import click
 
-from mmconvert.errors import MMConvertError
+from mmconvert.errors import DiskError, MMConvertError
 
 
 class _Terminated(BaseException):
@@ -26,6 +28,7 @@ def run(commands: click.Group, name: str) -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = commands.main(prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
     except MMConvertError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
@@ -39,7 +42,27 @@ def run(commands: click.Group, name: str) -> NoReturn:
     except _Terminated:
         code = 143
     except BrokenPipeError:
-        # The reader of our output has gone (`mmconvert list | head`); nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = _unread()
+    except OSError as error:
+        # What fails at a file names it, and is told of where it happens; this is our output.
+        if error.filename is not None:
+            raise
+        print(f"error: stdout: {error.strerror}", file=sys.stderr)
+        code = _unread() or DiskError.exit_code
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def say(pieces: Iterable[str]) -> None:
+    """Write text to stdout as it comes, and a line end; no more where nobody reads it."""
+    try:
+        for piece in chain(pieces, ["\n"]):
+            print(piece, end="", flush=True)
+    except BrokenPipeError:
+        # Caught here, for click makes an error of ours of it.
+        _unread()
+
+
+def _unread() -> int:
+    """The reader of our output has gone (`mmconvert list | head`), or its disk is full: what is left goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

@@ -21,9 +21,10 @@ def read_annotations(path: Path) -> list[Any]:
     except (OSError, ValueError) as error:
         raise InputRefused(f"{path}: cannot be read as text: {error}") from error
     if path.suffix == ".jsonl":
-        return [_record(line) for line in text.splitlines() if line.strip()]
+        # Not `splitlines`, which takes other characters for line ends too.
+        return [_record(line) for line in text.split("\n") if line.strip()]
     try:
-        records = json.loads(text)
+        records = json.loads(text, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise InputRefused(f"{path}: is not valid JSON: {str(error)[:200]}") from error
     if not isinstance(records, list):
@@ -33,6 +34,11 @@ def read_annotations(path: Path) -> list[Any]:
 
 def _record(line: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line, parse_int=_integer)
     except (ValueError, RecursionError):
         return None
+
+
+def _integer(digits: str) -> int | None:
+    """Python reads no more than some thousand digits; no record needs so many."""
+    return int(digits) if len(digits) < 1000 else None

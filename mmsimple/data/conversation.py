@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import numpy as np
 
-from mmsimple.data.h5 import NO_IMAGE, ROWS, Layout, Row
+from mmsimple.data.h5 import NO_IMAGE, ROWS, Ints, Layout, Row
 from mmsimple.data.templates import Rendered, Turn
 from mmsimple.data.tokenizer import IMAGE, Tokenizer
 
@@ -38,6 +38,16 @@ class Record:
 
     turns: tuple[Turn, ...]
     images: tuple[str, ...]
+
+
+class FittedSample(NamedTuple):
+    """A sample of which all has room: ids and weights, int32, the (start, end) of its images and their paths."""
+
+    ids: Ints
+    weights: Ints
+    images: tuple[tuple[int, int], ...]
+    paths: tuple[str, ...]
+    is_cut: bool
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,7 @@ def _turn(part: Any) -> Turn:
     speaker, text = part.get("from"), part.get("value")
     if not isinstance(speaker, str) or speaker not in ROLES:
         raise BadRecord("unknown speaker")
-    if not _is_text(text):
+    if not is_text(text):
         raise BadRecord("text that is no string")
     role = ROLES[speaker]
     if role == "assistant" and not text.strip():
@@ -98,12 +108,13 @@ def _images(record: dict[Any, Any]) -> tuple[str, ...]:
     images = found[0] if found else []
     if isinstance(images, str):
         images = [images]
-    if not isinstance(images, list) or not all(_is_text(each) and each for each in images):
+    # What stands for no picture in the files is no name for one; exports write it for a missing value.
+    if not isinstance(images, list) or not all(is_text(each) and each not in ("", NO_IMAGE) for each in images):
         raise BadRecord("an image that is no path")
     return tuple(images)
 
 
-def _is_text(value: object) -> TypeGuard[str]:
+def is_text(value: object) -> TypeGuard[str]:
     """Whether it is a string that can be written; JSON can hold halves of characters."""
     try:
         return isinstance(value, str) and value.encode() is not None
@@ -142,38 +153,43 @@ def encode(rendered: Rendered, tokenizer: Tokenizer, image_tokens: int) -> Sampl
     return Sample(ids, weights, tuple(images))
 
 
-def row_of(
-    sample: Sample, images: Sequence[str], layout: Layout, pad_id: int, too_long: Literal["skip", "truncate"]
-) -> Row:
-    """A sample as the training files hold it; `images` are the paths of its pictures.
+def fitted(
+    sample: Sample, images: Sequence[str], layout: Layout, too_long: Literal["skip", "truncate"]
+) -> FittedSample:
+    """A sample that a layout has room for; `images` are the paths of its pictures.
 
     One that is too long is a BadRecord, or loses what is behind the last column: an image that does not fit in whole
     goes, and all after it. Raises BadRecord for too many images, and for a sample without loss.
     """
     if len(sample.images) > layout.image_slots:
         raise BadRecord("too many images")
-    longest = layout.sequence_length
     end = len(sample.ids)
-    if end > longest + 1:
+    if end > layout.sequence_length + 1:
         if too_long == "skip":
             raise BadRecord("too long")
-        end = longest + 1
+        end = layout.sequence_length + 1
     places = list(sample.images)
     # The last id is a label and no input, so that an image has to end before it.
     while places and places[-1][1] >= end:
         end = min(end, places.pop()[0])
     if not any(sample.weights[1:end]):
         raise BadRecord("nothing to learn")
-    length = end - 1
+    ids, weights = np.array(sample.ids[:end], np.int32), np.array(sample.weights[:end], np.int32)
+    return FittedSample(ids, weights, tuple(places), tuple(images[: len(places)]), end < len(sample.ids))
+
+
+def row_of(sample: FittedSample, layout: Layout, pad_id: int) -> Row:
+    """A sample as the training files hold it: shifted, and padded to the layout's length and slots."""
+    length, longest = len(sample.ids) - 1, layout.sequence_length
     data = np.zeros((len(ROWS), longest), np.int32)
     data[[0, 2]] = pad_id
-    data[0, :length] = sample.ids[:length]
-    data[1, :length] = sample.weights[1:end]
-    data[2, :length] = sample.ids[1:end]
+    data[0, :length] = sample.ids[:-1]
+    data[1, :length] = sample.weights[1:]
+    data[2, :length] = sample.ids[1:]
     data[3, length:] = 1
     positions = np.full((layout.image_slots, layout.image_tokens), longest, np.int32)
-    for slot, (start, stop) in enumerate(places):
+    for slot, (start, stop) in enumerate(sample.images):
         positions[slot] = np.arange(start, stop)
         data[4, start:stop] = 1
-    names = [*images[: len(places)], *[NO_IMAGE] * (layout.image_slots - len(places))]
-    return Row(data, tuple(names), positions)
+    empty = layout.image_slots - len(sample.images)
+    return Row(data, (*sample.paths, *[NO_IMAGE] * empty), positions)

@@ -17,20 +17,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmconvert.errors import InputRefused
-from mmsimple.data.h5 import NO_IMAGE, Files, Layout, Row, look_at
+from mmsimple.data.h5 import NO_IMAGE, Files, Layout, Row, read_layout
 from mmsimple.data.images import BadImage, locate, open_image
 from mmsimple.data.section import DataConfig, Source
 
 
 @dataclass(frozen=True)
-class Bad:
+class BadSample:
     """Why a sample could not be had, in a few words that are counted and in one line that names file and sample."""
 
     reason: str
     message: str
 
 
-class Sample(NamedTuple):
+class Loaded(NamedTuple):
     """A sample as it lies in its file, and its pictures [C, height, width] by slot: empty slots have none.
 
     `bad` says what was wrong; such a sample has a blank picture where that is wanted, and otherwise no row.
@@ -38,10 +38,10 @@ class Sample(NamedTuple):
 
     row: Row | None
     pictures: dict[int, Tensor]
-    bad: Bad | None = None
+    bad: BadSample | None = None
 
 
-class MultimodalDataset(Dataset[Sample]):
+class MultimodalDataset(Dataset[Loaded]):
     """All samples of all sources, in the order of their files' paths; `lengths` has the number of each source's.
 
     Raises InputRefused for folders without training files, and files that do not fit together or into the config.
@@ -65,12 +65,12 @@ class MultimodalDataset(Dataset[Sample]):
             if not self.lengths[-1]:
                 raise InputRefused(f"{', '.join(map(str, source.folders))}: there is no sample in the data_subset")
         self._ends = list(accumulate(len(each) for _, each in self._stretches))
-        self.layout = _only(layouts, config)
+        self.layout = _common_layout(layouts, config)
 
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Loaded:
         """A sample. What is wrong with it is told in its `bad`, for an exception would reach us without its kind."""
         at = bisect_right(self._ends, index)
         path, numbers = self._stretches[at]
@@ -78,7 +78,7 @@ class MultimodalDataset(Dataset[Sample]):
         try:
             row = self._files.read(path, number)
         except InputRefused as error:
-            return Sample(None, {}, Bad("sample cannot be read", str(error)))
+            return Loaded(None, {}, BadSample("sample cannot be read", str(error)))
         pictures: dict[int, Tensor] = {}
         bad = None
         for slot, name in enumerate(row.paths):
@@ -88,11 +88,16 @@ class MultimodalDataset(Dataset[Sample]):
                 file = locate(self.config.image_folder, name)
                 pictures[slot] = self.config.transforms(open_image(file))
             except BadImage as error:
-                bad = Bad(error.reason, f"{path}: sample {number}: {error}")
+                bad = BadSample(error.reason, f"{path}: sample {number}: {_spelled(name, error)}")
                 if self.config.on_bad_sample != "blank":
-                    return Sample(None, {}, bad)
+                    return Loaded(None, {}, bad)
                 pictures[slot] = torch.zeros(self.config.image_size)
-        return Sample(row, pictures, bad)
+        return Loaded(row, pictures, bad)
+
+
+def _spelled(name: str, error: BadImage) -> str:
+    """What is wrong with a picture, with its name, which what transforms raise does not have."""
+    return str(error) if name in str(error) else f"{name!r:.200}: {error}"
 
 
 def _files(source: Source) -> Iterator[tuple[Path, tuple[Layout, int]]]:
@@ -105,14 +110,14 @@ def _files(source: Source) -> Iterator[tuple[Path, tuple[Layout, int]]]:
     if not found:
         raise InputRefused(f"{', '.join(map(str, source.folders))}: data_dir holds no *.h5 file")
     for path in sorted(found):
-        yield path, look_at(path)
+        yield path, read_layout(path)
 
 
 def _stretches(source: Source, files: Sequence[tuple[Path, int]]) -> Iterator[tuple[Path, range]]:
     """The samples of each file that are in a range of the source's, in order."""
     total = sum(length for _, length in files)
-    for start, end in source.ranges:
-        first, last = round(start * total), round(end * total)
+    for start, end in source.ranges:  # rounded down, as CS has it
+        first, last = int(start * total), int(end * total)
         before = 0
         for path, length in files:
             numbers = range(max(0, first - before), min(length, last - before))
@@ -121,7 +126,7 @@ def _stretches(source: Source, files: Sequence[tuple[Path, int]]) -> Iterator[tu
             before += length
 
 
-def _only(layouts: dict[Layout, Path], config: DataConfig) -> Layout:
+def _common_layout(layouts: dict[Layout, Path], config: DataConfig) -> Layout:
     """The layout that all files have, if it is the one that the config asks for."""
     (layout, path), *others = layouts.items()
     for other, odd in others:

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mmconvert.documents import file_size
 from mmconvert.errors import InputRefused
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Ints = NDArray[np.int32]
 
@@ -56,26 +54,29 @@ class Layout:
         return f"{self.sequence_length} positions, {self.image_slots} images of {self.image_tokens} tokens"
 
 
-def file_bytes(rows: Sequence[Row]) -> bytes:
-    """A file of samples, the same bytes every time.
+def file_bytes(layout: Layout, rows: Iterable[Row], count: int) -> bytes:
+    """A file of so many samples, the same bytes every time; one row at a time is needed.
 
-    It is made in memory: HDF5 crashes where it cannot write.
+    It is made in memory, where its padding takes little room: HDF5 crashes where it cannot write.
     """
-    data = np.stack([row.data for row in rows])
-    positions = np.stack([row.positions for row in rows])
-    paths = np.array([row.paths for row in rows], dtype=object).reshape(positions.shape[:2])
+    length, slots, tokens = layout.sequence_length, layout.image_slots, layout.image_tokens
     made = BytesIO()
     with h5py.File(made, "w") as file:
-        file.attrs["n_examples"] = len(rows)
-        file.create_dataset("data", data=data, dtype="i4", chunks=(1, *data.shape[1:]), compression="gzip")
+        file.attrs["n_examples"] = count
+        shape = (count, len(ROWS), length)
+        data = file.create_dataset("data", shape, "i4", chunks=(1, *shape[1:]), compression="gzip")
+        positions = file.create_dataset("img_data_loc", (count, slots, tokens), "i4")
+        paths = np.full((count, slots), NO_IMAGE, dtype=object)
+        for number, row in enumerate(rows):
+            data[number], positions[number], paths[number] = row.data, row.positions, row.paths
         file.create_dataset("img_path", data=paths, dtype=h5py.string_dtype("utf-8"))
-        file.create_dataset("img_data_loc", data=positions, dtype="i4")
         file.create_dataset("has_img", data=(paths != NO_IMAGE).any(axis=1, keepdims=True), dtype=bool)
     return made.getvalue()
 
 
-def look_at(path: Path) -> tuple[Layout, int]:
+def read_layout(path: Path) -> tuple[Layout, int]:
     """What a file's samples look like, and how many there are. Raises InputRefused for what is no training file."""
+    file_size(path)  # a pipe would never answer
     with _reading(path), h5py.File(path, "r") as file:
         data, names, positions = (_dataset(file, name, path) for name in ("data", "img_path", "img_data_loc"))
         fits = data.ndim == 3 and data.shape[1] == len(ROWS) and names.ndim == 2 and positions.ndim == 3
@@ -111,7 +112,10 @@ class Files:
             file = self._file(path)
             data = np.asarray(file["data"][index], np.int32)
             names = tuple(_text(each) for each in file["img_path"][index])
-            return Row(data, names, np.asarray(file["img_data_loc"][index], np.int32))
+            row = Row(data, names, np.asarray(file["img_data_loc"][index], np.int32))
+        if (problem := _problem(row)) is not None:
+            raise InputRefused(f"{path}: sample {index}: {problem}")
+        return row
 
     def _file(self, path: Path) -> h5py.File:
         if self._process != os.getpid():
@@ -123,6 +127,22 @@ class Files:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(path)
         return self._open[path]
+
+
+def _problem(row: Row) -> str | None:
+    """What in a sample contradicts itself; nothing would notice it later."""
+    length = row.data.shape[1]
+    real = int((row.data[3] == 0).sum())
+    if not real or row.data[3, :real].any():
+        return "has no text, or padding in front of it"
+    if row.data[0].min() < 0 or row.data[2].min() < 0:
+        return "has a token id below 0"
+    for slot, (path, places) in enumerate(zip(row.paths, row.positions, strict=True)):
+        if path == NO_IMAGE and (places != length).any():
+            return f"has positions of an image in slot {slot}, but no picture"
+        if path != NO_IMAGE and not ((places >= 0) & (places < real)).all():
+            return f"has positions of an image in slot {slot} that are not in its text"
+    return None
 
 
 def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:

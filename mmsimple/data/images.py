@@ -59,6 +59,8 @@ def open_image(path: Path) -> Image.Image:
 
     Raises BadImage for what is none of FORMATS, has more than MAX_PIXELS pixels, or is damaged or cut off.
     """
+    if not os.path.isfile(path):
+        raise BadImage(f"{_spelled(path)}: is missing, or no regular file", "image missing") from None
     try:
         file = path.open("rb")
     except OSError as error:
@@ -66,10 +68,10 @@ def open_image(path: Path) -> Image.Image:
     try:
         with file, warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS}")
+                raise Image.DecompressionBombError
             return image.convert("RGB")
-    except Image.DecompressionBombError as error:
-        raise BadImage(f"{_spelled(path)}: {error}", "image too large") from None
+    except Image.DecompressionBombError:
+        raise BadImage(f"{_spelled(path)}: has more than {MAX_PIXELS:,} pixels", "image too large") from None
     except UnidentifiedImageError:
         raise BadImage(f"{_spelled(path)}: holds no {', '.join(FORMATS)}", "image cannot be decoded") from None
     except Exception as error:  # plugins raise anything: SyntaxError, EOFError, struct.error, KeyError

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from mmconvert.errors import InputRefused
-from mmsimple.data.dataset import Bad, MultimodalDataset, Sample
+from mmsimple.data.dataset import BadSample, Loaded, MultimodalDataset
 from mmsimple.data.h5 import ROWS, Row
 from mmsimple.data.order import Batches, Mixture, Order, Plain
 from mmsimple.data.section import DataConfig
@@ -27,7 +27,7 @@ class Collated(NamedTuple):
 
     batch: Batch | None
     streamed: int
-    bad: tuple[Bad, ...]
+    bad: tuple[BadSample, ...]
 
 
 class Loader:
@@ -84,11 +84,12 @@ class Loader:
 
 def _order(dataset: MultimodalDataset, config: DataConfig) -> Order:
     if len(config.sources) == 1:
-        return Plain(len(dataset), config.shuffle_seed)
-    return Mixture(dataset.lengths, [source.weight for source in config.sources], config.shuffle_seed)
+        return Plain(len(dataset), config.shuffle_seed if config.shuffle else None)
+    weights = [source.weight for source in config.sources]
+    return Mixture(dataset.lengths, weights, config.shuffle_seed, shuffle=config.shuffle)
 
 
-def collate(samples: Sequence[Sample], image_size: tuple[int, int, int]) -> Collated:
+def collate(samples: Sequence[Loaded], image_size: tuple[int, int, int]) -> Collated:
     """A batch of samples, cut to the longest text that is in it: what is cut off is padding, which changes nothing.
 
     Its tensors are those of `mmsimple.model.Batch`, with image slots up to the last one that holds a picture; without

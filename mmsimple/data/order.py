@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+
+# A share of the weights; datasets with less may not come whole in an epoch of a mixture.
+LEAST_WEIGHT = 0.05
 
 
 class Order(Protocol):
@@ -33,46 +37,36 @@ class Plain:
 
 
 class Mixture:
-    """Several datasets, each with its share of every epoch; an epoch has as many samples as they have together.
+    """Several datasets, each with its share of every epoch, as CS mixes them.
 
-    A dataset whose share is more than it has comes round again, in another order; of one whose share is less, the next
-    epoch goes on where this one stops, so that all of its samples come equally often. Samples of all of them are mixed
-    at random, or evenly where nothing is shuffled.
+    An epoch is as long as it takes for every sample to come at least once, of datasets with more than 5 % of the
+    weight; those that have fewer samples than their share come round again. Shuffled, all of it is one `Plain` stream;
+    otherwise each dataset's samples come as they lie, the datasets taking turns at random.
     """
 
-    def __init__(self, lengths: Sequence[int], weights: Sequence[float], seed: int | None) -> None:
-        self.seed, self.lengths, self.length = seed, lengths, sum(lengths)
-        self.shares = _shares(self.length, weights)
+    def __init__(self, lengths: Sequence[int], weights: Sequence[float], seed: int, *, shuffle: bool) -> None:
+        whole = sum(weights)
+        parts = [weight / whole for weight in weights]
+        # Of very many datasets none may have so much.
+        least = LEAST_WEIGHT if max(parts) > LEAST_WEIGHT else 0.0
+        total = max(length / part for length, part in zip(lengths, parts, strict=True) if part > least)
+        shares = [int(total * part) for part in parts]
+        firsts = [sum(lengths[:number]) for number in range(len(lengths))]
+        samples = [
+            first + np.arange(share) % length for first, share, length in zip(firsts, shares, lengths, strict=True)
+        ]
+        self.length = sum(shares)
+        if shuffle:
+            self._samples = np.concatenate(samples)
+        else:
+            turns = np.repeat(np.arange(len(shares)), shares)[np.random.default_rng(seed).permutation(self.length)]
+            self._samples = np.empty(self.length, np.int64)
+            for number, each in enumerate(samples):
+                self._samples[turns == number] = each
+        self._order = Plain(self.length, seed if shuffle else None)
 
     def epoch(self, number: int) -> Tensor:
-        parts, first = [], 0
-        for length, share in zip(self.lengths, self.shares, strict=True):
-            parts.append(first + self._part(length, number * share, share))
-            first += length
-        mixed = torch.cat(parts)
-        return mixed[Plain(self.length, self.seed).epoch(number) if self.seed is not None else self._evenly()]
-
-    def _part(self, length: int, start: int, count: int) -> Tensor:
-        """`count` numbers from position `start` of one dataset's own stream."""
-        order = Plain(length, self.seed)
-        rounds = range(start // length, -(-(start + count) // length))
-        stream = torch.cat([order.epoch(each) for each in rounds]) if count else torch.empty(0, dtype=torch.long)
-        return stream[start % length : start % length + count]
-
-    def _evenly(self) -> Tensor:
-        """Where each position's sample stands in the row of all parts: sample k of n comes at (k + 1/2) / n."""
-        places = torch.cat([(torch.arange(share) + 0.5) / max(1, share) for share in self.shares])
-        return places.argsort(stable=True)
-
-
-def _shares(total: int, weights: Sequence[float]) -> list[int]:
-    """Whole numbers in the proportion of weights that add up to `total`; the largest remainders are rounded up."""
-    exact = [total * weight / sum(weights) for weight in weights]
-    shares = [int(each) for each in exact]
-    by_remainder = sorted(range(len(exact)), key=lambda at: shares[at] - exact[at])
-    for at in by_remainder[: total - sum(shares)]:
-        shares[at] += 1
-    return shares
+        return torch.from_numpy(self._samples)[self._order.epoch(number)]
 
 
 class Batches:

@@ -1,7 +1,8 @@
 """LLaVA's annotations and pictures into training files: the same files for the same input, however often stopped.
 
-Records are taken in batches of a fixed size, each of which becomes a file of its own. A batch that is done says so in a
-small note beside its file; a run that is stopped leaves both, and the next one goes on from there.
+Every so many records become a file of their own. A file that is done has a note beside it; a run that is stopped leaves
+both, and the next one goes on from there. Records are made into samples by other processes, and only the one that holds
+the folder writes.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import xxhash
 
@@ -22,47 +24,51 @@ from mmconvert.errors import InputRefused
 from mmconvert.progress import Progress, Silent
 from mmconvert.staging import disk_errors, staged, sync_folder
 from mmsimple.data.annotations import read_annotations
-from mmsimple.data.conversation import BadRecord, encode, read_record, row_of
-from mmsimple.data.h5 import NO_IMAGE, Layout, Row, file_bytes
-from mmsimple.data.images import BadImage, locate, open_image
-from mmsimple.data.templates import render
-from mmsimple.data.tokenizer import Tokenizer, load_tokenizer
+from mmsimple.data.conversation import BadRecord, FittedSample, Record, read_record, row_of
+from mmsimple.data.h5 import file_bytes
+from mmsimple.data.job import Job
+from mmsimple.data.maker import SampleMaker
+from mmsimple.data.templates import Turn, render
+from mmsimple.data.tokenizer import ALL_FILES, load_tokenizer
 from mmsimple.data.workers import in_order
 
 PARAMS = "data_params.json"
 # Beside the files while they are made: what they are made of, and what a write has not finished.
 PLAN = "plan.json"
 UNFINISHED = ".new"
-# Records of a file: a few megabytes, and little to do again after an interruption.
+# Records of a file, and those that a worker is given at a time.
 RECORDS = 2000
+PIECE = 50
 # How many of the records that were skipped are named, for each reason.
 NAMED = 5
 
-TooLong = Literal["skip", "truncate"]
 
+@dataclass
+class Counts:
+    """What became of the records of a file; `named` are the numbers of some that were skipped, by reason.
 
-@dataclass(frozen=True)
-class Job:
-    """What is made of a record, the same for all; `vocab_size` is the model's."""
+    `pictures` tells whether the pictures are still what they were: sizes and times of change.
+    """
 
-    tokenizer: Path
-    images: Path
-    template: str
-    layout: Layout
-    vocab_size: int
-    too_long: TooLong
+    pictures: str
+    samples: int = 0
+    tokens: int = 0
+    learned: int = 0
+    truncated: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    named: dict[str, list[int]] = field(default_factory=dict)
 
+    def add(self, sample: FittedSample) -> None:
+        self.samples += 1
+        self.tokens += len(sample.ids) - 1
+        self.learned += int(sample.weights[1:].astype(bool).sum())
+        self.truncated += sample.is_cut
 
-@dataclass(frozen=True)
-class Done:
-    """What became of a batch of records: as many samples, and the others by reason, with the numbers of some."""
-
-    samples: int
-    tokens: int
-    learned: int
-    truncated: int
-    skipped: dict[str, int]
-    named: dict[str, list[int]]
+    def skip(self, number: int, reason: str) -> None:
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+        numbers = self.named.setdefault(reason, [])
+        if len(numbers) < NAMED:
+            numbers.append(number)
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,23 @@ class Prepared:
 
     out: Path
     params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _File:
+    """One of the files to be made: its number, and its records with that of the first."""
+
+    number: int
+    first: int
+    records: Sequence[Any]
+
+    @property
+    def name(self) -> str:
+        return f"data-{self.number:05d}.h5"
+
+    @property
+    def note(self) -> str:
+        return f"data-{self.number:05d}.json"
 
 
 def prepare(
@@ -93,6 +116,8 @@ def prepare(
     if tokenizer.pad_id >= job.vocab_size:
         rows = f"the model's vocabulary has {job.vocab_size} rows"
         raise InputRefused(f"{job.tokenizer}: the tokenizer pads with id {tokenizer.pad_id}, but {rows}")
+    # What a template needs of the tokenizer shows here, and not in every record.
+    render(job.template, tokenizer, [Turn("user", "a"), Turn("assistant", "b")])
     if not job.images.is_dir():
         raise InputRefused(f"{job.images}: is no folder of pictures")
     records = read_annotations(annotations)
@@ -110,146 +135,124 @@ def prepare(
         "vocab_size": job.vocab_size,
         "too_long": job.too_long,
         "annotations": {"file": annotations.name, "xxh3": _digest([annotations])},
-        "tokenizer": {"xxh3": _digest(sorted(path for path in job.tokenizer.iterdir() if path.is_file()))},
+        "tokenizer": {"xxh3": _digest(path for name in ALL_FILES if (path := job.tokenizer / name).is_file())},
         "records": len(records),
     }
-    firsts = range(0, len(records), RECORDS)
-    batches = [(number, first, records[first : first + RECORDS]) for number, first in enumerate(firsts)]
+    starts = range(0, len(records), RECORDS)
+    files = [_File(number, first, records[first : first + RECORDS]) for number, first in enumerate(starts)]
     least = 4 * len(records)
-    sources = (annotations, job.images, job.tokenizer)
+    sources = (annotations, job.images, job.tokenizer, job.config)
     with staged(out, overwrite=overwrite, fsync=True, bytes_needed=least, sources=sources, resumable=True) as staging:
-        folder = staging.path
-        _take_up(folder, facts)
-        done = dict(_write_all(folder, batches, job, workers, progress or Silent()))
-        params = _conclude(folder, facts, done)
+        # What nobody else needs to know, but a run that goes on does.
+        _take_up(staging.path, {**facts, "images": str(job.images.resolve()), "transforms": repr(job.transforms)})
+        counts = _make_all(staging.path, files, job, tokenizer.pad_id, workers, progress or Silent())
+        params = _conclude(staging.path, facts, files, counts)
     return Prepared(out, params)
 
 
-def _take_up(folder: Path, facts: Mapping[str, Any]) -> None:
+def _take_up(folder: Path, plan: Mapping[str, Any]) -> None:
     """Leave in a staging folder what a run with the same input has done, and nothing else."""
-    said, plan = dump_json(facts), folder / PLAN
-    is_ours = plan.is_file() and plan.read_bytes() == said
+    said, place = dump_json(plan), folder / PLAN
+    is_ours = place.is_file() and place.read_bytes() == said
     for path in folder.iterdir():
-        if not is_ours or path.suffix == UNFINISHED:
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif not is_ours or path.suffix == UNFINISHED:
             path.unlink()
-    _write(plan, said)
+    _write(place, said)
 
 
-def _write_all(
-    folder: Path, batches: Sequence[tuple[int, int, list[Any]]], job: Job, workers: int, progress: Progress
-) -> Iterator[tuple[int, Done]]:
-    """What became of each batch, those included that a run before has done."""
-    left = []
-    progress.start(sum(len(records) for *_, records in batches))
+def _make_all(
+    folder: Path, files: Sequence[_File], job: Job, pad_id: int, workers: int, progress: Progress
+) -> list[Counts]:
+    """What became of the records of each file; those that a run before has made are left as they are."""
+    progress.start(sum(len(file.records) for file in files))
     try:
-        for number, first, records in batches:
-            if _note(folder, number).is_file():
-                yield number, Done(**parse_json(_note(folder, number).read_bytes(), "note"))
-                progress.advance(len(records))
+        found: dict[int, Counts] = {}
+        left: list[tuple[_File, list[Record | str], str]] = []
+        for file in files:
+            read = [_read(record) for record in file.records]
+            pictures = _state_of_pictures(read, job.images)
+            done = _noted(folder / file.note)
+            if done is not None and done.pictures == pictures:
+                found[file.number] = done
+                progress.advance(len(file.records))
             else:
-                left.append((number, first, records))
-        made = in_order(Batch, (job, folder), left, workers)
-        for (number, _, records), done in zip(left, made, strict=True):
-            yield number, done
-            progress.advance(len(records))
+                left.append((file, read, pictures))
+        pieces = ((read[at : at + PIECE],) for _, read, _ in left for at in range(0, len(read), PIECE))
+        made = chain.from_iterable(in_order(SampleMaker, (job,), pieces, workers))
+        for file, read, pictures in left:
+            counts, samples = Counts(pictures), []
+            for number in range(file.first, file.first + len(read)):
+                sample = next(made)
+                progress.advance(1)
+                if isinstance(sample, str):
+                    counts.skip(number, sample)
+                else:
+                    counts.add(sample)
+                    samples.append(sample)
+            (folder / file.name).unlink(missing_ok=True)
+            if samples:
+                rows = (row_of(sample, job.layout, pad_id) for sample in samples)
+                _write(folder / file.name, file_bytes(job.layout, rows, len(samples)))
+            # Last: what has a note is complete.
+            _write(folder / file.note, dump_json(asdict(counts)))
+            found[file.number] = counts
     finally:
         progress.finish()
+    return [found[file.number] for file in files]
 
 
-class Batch:
-    """Makes files of batches, in whatever process; loads the tokenizer once."""
-
-    def __init__(self, job: Job, folder: Path) -> None:
-        self.job, self.folder = job, folder
-        self.tokenizer = load_tokenizer(job.tokenizer)
-
-    def __call__(self, number: int, first: int, records: Sequence[Any]) -> Done:
-        """Make the file of a batch; `first` is the number of its first record."""
-        rows: list[Row] = []
-        truncated = 0
-        skipped: Counter[str] = Counter()
-        named: dict[str, list[int]] = {}
-        pictures: dict[str, str | None] = {}
-        for at, record in enumerate(records, first):
-            try:
-                row, is_cut = sample_of(record, self.job, self.tokenizer, pictures)
-            except BadRecord as error:
-                skipped[error.reason] += 1
-                named.setdefault(error.reason, []).append(at)
-                continue
-            rows.append(row)
-            truncated += is_cut
-        if rows:
-            _write(_file(self.folder, number), file_bytes(rows))
-        done = Done(
-            samples=len(rows),
-            tokens=sum(int((row.data[3] == 0).sum()) for row in rows),
-            learned=sum(int((row.data[1] != 0).sum()) for row in rows),
-            truncated=truncated,
-            skipped=dict(sorted(skipped.items())),
-            named={reason: numbers[:NAMED] for reason, numbers in sorted(named.items())},
-        )
-        # Last: what has a note is complete.
-        _write(_note(self.folder, number), dump_json(asdict(done)))
-        return done
-
-
-def sample_of(record: Any, job: Job, tokenizer: Tokenizer, pictures: dict[str, str | None]) -> tuple[Row, bool]:
-    """A record as a row of a training file, and whether it was cut. Raises BadRecord.
-
-    `pictures` remembers of each picture what is wrong with it, None for nothing: several records may share one.
-    """
-    read = read_record(record)
-    rendered = render(job.template, tokenizer, read.turns)
-    sample = encode(rendered, tokenizer, job.layout.image_tokens)
-    row = row_of(sample, read.images, job.layout, tokenizer.pad_id, job.too_long)
-    if max(sample.ids) >= job.vocab_size:
-        raise BadRecord("token outside the vocabulary")
-    for name in row.paths:
-        if name == NO_IMAGE:
-            continue
-        if name not in pictures:
-            pictures[name] = _what_is_wrong(job.images, name)
-        if (reason := pictures[name]) is not None:
-            raise BadRecord(reason)
-    return row, len(sample.ids) > job.layout.sequence_length + 1
-
-
-def _what_is_wrong(images: Path, name: str) -> str | None:
+def _read(record: Any) -> Record | str:
+    """A record, or what is wrong with it."""
     try:
-        open_image(locate(images, name))
-    except BadImage as error:
+        return read_record(record)
+    except BadRecord as error:
         return error.reason
-    return None
 
 
-def _conclude(folder: Path, facts: dict[str, Any], done: Mapping[int, Done]) -> dict[str, Any]:
-    """Put the counts of all batches into one file, and take the notes away.
+def _noted(note: Path) -> Counts | None:
+    return Counts(**parse_json(note.read_bytes(), str(note))) if note.is_file() else None
 
-    Raises InputRefused if no sample is left, and then leaves nothing to go on with.
-    """
+
+def _state_of_pictures(records: Iterable[Record | str], images: Path) -> str:
+    """A digest of the sizes and times of change of all pictures that some records name; those may come and go."""
+    digest = xxhash.xxh3_64()
+    for name in dict.fromkeys(name for each in records if isinstance(each, Record) for name in each.images):
+        try:
+            status = os.stat(images / name)
+            state = f"{status.st_size} {status.st_mtime_ns}"
+        except (OSError, ValueError):
+            state = "missing"
+        digest.update(f"{name}\0{state}\0".encode())
+    return digest.hexdigest()
+
+
+def _conclude(
+    folder: Path, facts: Mapping[str, Any], files: Sequence[_File], counts: Sequence[Counts]
+) -> dict[str, Any]:
+    """Put the counts of all files into one, and take the notes away. Raises InputRefused if no sample is left."""
     skipped: Counter[str] = Counter()
     named: dict[str, list[int]] = {}
-    for each in done.values():
+    for each in counts:
         skipped.update(each.skipped)
         for reason, numbers in each.named.items():
             named[reason] = (named.get(reason, []) + numbers)[:NAMED]
-    samples = sum(each.samples for each in done.values())
+    samples = sum(each.samples for each in counts)
     if not samples:
-        shutil.rmtree(folder)
         raise InputRefused(f"{facts['annotations']['file']}: no record is left: {reasons(skipped)}")
     params = {
         **facts,
         "samples": samples,
-        "tokens": sum(each.tokens for each in done.values()),
-        "learned_tokens": sum(each.learned for each in done.values()),
-        "truncated": sum(each.truncated for each in done.values()),
-        "skipped": {reason: {"count": count, "records": named[reason]} for reason, count in sorted(skipped.items())},
-        "files": {_file(folder, number).name: each.samples for number, each in sorted(done.items()) if each.samples},
+        "tokens": sum(each.tokens for each in counts),
+        "learned_tokens": sum(each.learned for each in counts),
+        "truncated": sum(each.truncated for each in counts),
+        "skipped": {reason: {"count": skipped[reason], "records": named[reason]} for reason in sorted(skipped)},
+        "files": {file.name: each.samples for file, each in zip(files, counts, strict=True) if each.samples},
     }
     _write(folder / PARAMS, dump_json(params))
-    for number in done:
-        _note(folder, number).unlink()
+    for file in files:
+        (folder / file.note).unlink()
     (folder / PLAN).unlink()
     return params
 
@@ -258,14 +261,6 @@ def reasons(skipped: Mapping[str, int]) -> str:
     """Why records were left out, the most frequent reason first."""
     ordered = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count:,} {reason}" for reason, count in ordered)
-
-
-def _file(folder: Path, number: int) -> Path:
-    return folder / f"data-{number:05d}.h5"
-
-
-def _note(folder: Path, number: int) -> Path:
-    return folder / f"data-{number:05d}.json"
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -280,10 +275,11 @@ def _write(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
 
 
-def _digest(paths: Sequence[Path]) -> str:
-    """Of the contents of files, one after the other."""
+def _digest(paths: Iterable[Path]) -> str:
+    """Of the names and contents of files, one after the other."""
     digest = xxhash.xxh3_64()
     for path in paths:
+        digest.update(path.name.encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

@@ -29,8 +29,9 @@ class Source:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How samples become batches. `shuffle_seed` is None where nothing is shuffled.
+    """How samples become batches.
 
+    With `drop_last` all batches are full, and none is dropped: what an epoch has left over begins the next one's first.
     `image_size` is (channels, height, width). `max_num_img` and `num_patches`, where given, are what the files must
     have. `on_bad_sample` says what becomes of one whose picture cannot be had: an error, a smaller batch, or a blank
     picture.
@@ -41,7 +42,8 @@ class DataConfig:
     image_size: tuple[int, int, int]
     transforms: Transforms
     batch_size: int
-    shuffle_seed: int | None = None
+    shuffle: bool = False
+    shuffle_seed: int = 0
     drop_last: bool = True
     num_workers: int = 0
     prefetch_factor: int | None = None
@@ -77,7 +79,8 @@ def read_data(section: Any, where: str, path: str = "") -> DataConfig:
         image_size=(channels, height, width),
         transforms=transforms,
         batch_size=full["batch_size"],
-        shuffle_seed=full["shuffle_seed"] if full["shuffle"] else None,
+        shuffle=full["shuffle"],
+        shuffle_seed=full["shuffle_seed"],
         drop_last=full["drop_last"],
         num_workers=workers,
         prefetch_factor=full["prefetch_factor"] if workers else None,

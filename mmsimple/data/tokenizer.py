@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 IMAGE = "<image>"
 FILES = ("tokenizer.json", "tokenizer.model")
+# All that makes a tokenizer what it is.
+ALL_FILES = (
+    *FILES,
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
+    *("chat_template.jinja", "chat_template.json"),
+)
 # What ends a turn beside eos: in LLaMA 3's conversations, and in ChatML.
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>")
 

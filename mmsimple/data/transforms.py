@@ -30,7 +30,7 @@ FILTERS: dict[Interpolation, Image.Resampling] = {
 }
 # What a picture may grow to on its way: 1 GiB, at PIL's 4 bytes a pixel. A line of 1 x 100000 pixels, which is a small
 # file, would expand to a square of 40 GB.
-MAX_PIXELS = 2**28
+MAX_GROWN = 2**28
 
 
 @dataclass(frozen=True)
@@ -138,18 +138,22 @@ class Transforms:
     def __call__(self, image: Image.Image) -> Tensor:
         """An RGB picture -> float32 [3, H, W].
 
-        Raises BadImage, which cannot name the file, for a picture so narrow that a step would make more than MAX_PIXELS
+        Raises BadImage, which cannot name the file, for a picture so narrow that a step would make more than MAX_GROWN
         of it.
         """
-        for height, width in self._sizes((image.height, image.width)):
-            if height * width > MAX_PIXELS:
-                grown = f"{image.width} x {image.height} pixels would become {width} x {height} on the way"
-                raise BadImage(f"{grown}, more than {MAX_PIXELS}", "image too large")
+        self.check(image)
         value: Any = image
         for step in self.steps:
             value = step(value)
         tensor: Tensor = value
         return tensor
+
+    def check(self, image: Image.Image) -> None:
+        """Raise BadImage for a picture that cannot be transformed, see `__call__`; nothing is computed."""
+        for height, width in self._sizes((image.height, image.width)):
+            if height * width > MAX_GROWN:
+                grown = f"{image.width} x {image.height} pixels would become {width} x {height} on the way"
+                raise BadImage(f"{grown}, more than {MAX_GROWN:,}", "image too large")
 
     @property
     def output_size(self) -> Size | None:

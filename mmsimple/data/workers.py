@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from threading import Thread
 from typing import Any, TypeVar
 
 from mmconvert.errors import UsageError
@@ -33,28 +35,36 @@ def in_order(
         return
     # Spawned: a fork would inherit threads of torch's and tokenizers' that stand still in it.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _begin, (make, given))
     waiting: deque[Future[T]] = deque()
-    try:
-        for piece in work:
-            waiting.append(pool.submit(_do, *piece))
-            if len(waiting) > workers * AHEAD:
+    with ProcessPoolExecutor(workers, context, _begin, (make, given)) as pool:
+        try:
+            for piece in work:
+                waiting.append(pool.submit(_do, *piece))
+                if len(waiting) > workers * AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise UsageError("a worker process was killed, for want of memory perhaps: try fewer --workers") from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()
+        except BrokenProcessPool as error:
+            raise UsageError("a worker process was killed, for want of memory perhaps: try fewer --workers") from error
+        finally:
+            # What is being done is waited for, and nothing else.
+            for each in waiting:
+                each.cancel()
 
 
 def _begin(make: Callable[..., Callable[..., Any]], given: tuple[Any, ...]) -> None:
     global _worker
-    # Ctrl-C reaches all processes of a terminal; ours are ended by the one that started them.
+    # Ctrl-C reaches all processes of a terminal; ours end when the one that started them ends them, or is gone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
     _worker = make(*given)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _do(*piece: Any) -> Any:

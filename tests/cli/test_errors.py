@@ -264,7 +264,7 @@ def test_what_a_cs_llama_cannot_become_is_said(
         ("full", ["full: exists and is not empty", "--overwrite"]),
         ("file", ["file: exists and is not a folder"]),
         ("link", ["link: is a symbolic link"]),
-        ("source", ["source: lies inside the source"]),
+        ("source", ["source: is the source"]),
         ("source/below", ["below: lies inside the source"]),
         (".", ["holds the source"]),
     ],

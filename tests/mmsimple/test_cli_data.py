@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ import torch
 import yaml
 
 from mmconvert.errors import UsageError
-from mmsimple.data.h5 import Layout, look_at
+from mmsimple.data.h5 import Layout, read_layout
 from mmsimple.device import device_of
 from tests.mmsimple.data.pictures import draw
 from tests.mmsimple.sections import examples
@@ -58,7 +60,7 @@ def test_prepare_writes_files_that_fit_the_model(
     done = mmsimple("prepare", *arguments(inputs, phase=phase))
     assert (done.returncode, done.stderr) == (0, "")
     out = inputs["--out"]
-    assert look_at(out / "data-00000.h5") == (Layout(400, 3, 4), 1)
+    assert read_layout(out / "data-00000.h5") == (Layout(400, 3, 4), 1)
     assert f"{out}: 1 samples of 2 records" in done.stdout
     assert "skipped: 1 image missing (records 1)" in done.stdout
     params = json.loads((out / "data_params.json").read_text("utf-8"))
@@ -150,6 +152,10 @@ def test_drawn_answers_are_those_of_their_seed(mmsimple: Run) -> None:
         (["--prompt", "word " * 400], 2, "and the model has 256"),
         (["--prompt", "a", "--temperature", -1], 2, "--temperature"),
         (["--prompt", "a", "--top-p", 0], 2, "--top-p"),
+        (["--prompt", "a", "--top-p", "nan"], 2, "top_p nan"),
+        (["--prompt", "a", "--temperature", "nan"], 2, "temperature nan"),
+        (["--prompt", "a", "--seed", 2**64], 2, "--seed"),
+        (["--prompt", "\udcff"], 2, "no text that can be written"),
         (["--prompt", "a", "--template", "tokenizer"], 3, "no chat template"),
     ],
 )
@@ -169,6 +175,38 @@ def test_what_is_no_picture_is_refused(content: bytes, tmp_path: Path, mmsimple:
     done = mmsimple("generate", "--checkpoint", LLAVA, "--image", tmp_path / "a.jpg", "--prompt", "What?")
     assert (done.returncode, done.stdout) == (3, "")
     assert str(tmp_path / "a.jpg") in done.stderr
+
+
+@pytest.mark.parametrize("said", [True, 2**40, "2", [1], -3])
+def test_a_number_of_pictures_that_is_none_is_refused(said: Any, inputs: dict[str, Path], mmsimple: Run) -> None:
+    params = yaml.safe_load(inputs["--config"].read_text("utf-8"))
+    params["trainer"]["fit"]["train_dataloader"]["max_num_img"] = said
+    inputs["--config"].write_text(yaml.safe_dump(params), "utf-8")
+    done = mmsimple("prepare", *arguments(inputs, phase=2))
+    assert done.returncode in (2, 3)
+    assert "max_num_img" in done.stderr or "do not fit" in done.stderr
+    assert done.stderr.count("\n") <= 2
+
+
+def test_the_answer_ends_where_nobody_reads_it() -> None:
+    script = Path(sysconfig.get_path("scripts"), "mmsimple")
+    said = ["generate", "--checkpoint", str(LLAVA), "--prompt", "Hello", "--max-new-tokens", "100"]
+    child = subprocess.Popen([script, *said], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stdout.read(1)
+    child.stdout.close()
+    assert (child.wait(timeout=60), child.stderr.read()) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_full_disk_ends_with_7(more: list[str]) -> None:
+    script = Path(sysconfig.get_path("scripts"), "mmsimple")
+    said = ["generate", "--checkpoint", str(LLAVA), "--prompt", "Hello", "--max-new-tokens", "3"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([script, *said, *more], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (7, "error: stdout: No space left on device\n")
 
 
 def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmconvert import Options, api
+from mmconvert.errors import UsageError
 from mmsimple.generation import Sampling, choose, generate
 from mmsimple.model import Batch, MultimodalModel
 from tests.mmsimple.hugging_face import IMAGE_ID, llava_to_cs, random_llava
@@ -143,6 +144,7 @@ def shares(sampling: Sampling, logits: Tensor = LOGITS, draws: int = 4000) -> li
         (Sampling(temperature=1, top_k=2), [2 / 3, 1 / 3, 0, 0]),
         (Sampling(temperature=1, top_k=9), [0.5, 0.25, 0.15, 0.1]),
         (Sampling(temperature=1, top_p=0.7), [2 / 3, 1 / 3, 0, 0]),
+        (Sampling(temperature=1, top_p=0.5), [1, 0, 0, 0]),
         (Sampling(temperature=1, top_p=0.76), [0.5 / 0.9, 0.25 / 0.9, 0.15 / 0.9, 0]),
         (Sampling(temperature=1, top_p=0.01), [1, 0, 0, 0]),
         (Sampling(temperature=1, top_k=3, top_p=0.8), [2 / 3, 1 / 3, 0, 0]),
@@ -153,6 +155,22 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(sampling: Sampling, expect
     found = shares(sampling)
     assert found == pytest.approx(expected, abs=0.03)
     assert [share == 0 for share in found] == [share == 0 for share in expected]
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-9, 1e9, 1e300])
+@pytest.mark.parametrize("top_p", [1e-300, 1.0])
+def test_extreme_numbers_are_computed_with(temperature: float, top_p: float) -> None:
+    sampling = Sampling(temperature=temperature, top_p=top_p)
+    chosen = choose(LOGITS * 1e4, sampling, torch.Generator().manual_seed(0))
+    assert chosen == 0 or (temperature > 1 and top_p == 1)
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": float("nan")}]
+)
+def test_numbers_that_say_nothing_are_refused(numbers: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        Sampling(**numbers)  # type: ignore[arg-type]
 
 
 def test_a_seed_gives_the_same_tokens_and_another_seed_others(ours: MultimodalModel) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmsimple.data.h5 import Row, file_bytes
+from mmsimple.data.h5 import Row
 from mmsimple.data.section import DataConfig, read_data
 from tests.mmsimple.data.test_section import SECTION
-from tests.mmsimple.data.worked_example import A, B, C
+from tests.mmsimple.data.worked_example import A, B, C, file_of
 
 PICTURES = ("sub/a.png", "b.png")
 
@@ -29,8 +29,8 @@ def make_dataset(folder: Path, rows: list[Row] | None = None, **fields: Any) -> 
         draw(folder / "images" / name, seed)
     (folder / "data").mkdir()
     samples = rows or [A, B, C]
-    (folder / "data" / "0.h5").write_bytes(file_bytes(samples[:2]))
+    (folder / "data" / "0.h5").write_bytes(file_of(samples[:2]))
     if samples[2:]:
-        (folder / "data" / "1.h5").write_bytes(file_bytes(samples[2:]))
+        (folder / "data" / "1.h5").write_bytes(file_of(samples[2:]))
     places = {"data_dir": str(folder / "data"), "img_data_dir": str(folder / "images")}
     return read_data({**SECTION, **places, **fields}, "params.yaml")

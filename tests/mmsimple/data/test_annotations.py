@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,17 @@ def test_a_list_gives_its_records_whatever_they_are(tmp_path: Path) -> None:
 def test_lines_are_records_and_one_that_is_no_json_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": 1}\n\n{"id": \n[' + "[" * 100_000 + "\n2\n")
     assert read_annotations(tmp_path / "a.jsonl") == [{"id": 1}, None, None, 2]
+
+
+def test_other_line_ends_are_part_of_a_line(tmp_path: Path) -> None:
+    text = "a\u2028b\u0085c\x0cd"
+    (tmp_path / "a.jsonl").write_text(json.dumps({"x": text}, ensure_ascii=False) + "\n", "utf-8")
+    assert read_annotations(tmp_path / "a.jsonl") == [{"x": text}]
+
+
+def test_a_number_of_thousands_of_digits_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(f'[{{"id": {"9" * 5000}}}, {{"id": 7}}]')
+    assert read_annotations(tmp_path / "a.json") == [{"id": None}, {"id": 7}]
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe", b'{"a": 1}', b"[1,", b"[" * 100_000, b""])

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from mmsimple.data.conversation import BadRecord, Sample, read_record, row_of
+from mmsimple.data.conversation import BadRecord, Sample, fitted, read_record, row_of
 from mmsimple.data.h5 import NO_IMAGE, Layout, Row
 from mmsimple.data.templates import Turn
 from tests.mmsimple.data.small_tokenizers import turns
@@ -110,7 +110,8 @@ def sample_of(*segments: tuple[list[int], int] | None) -> Sample:
 
 def fit(sample: Sample, length: int, too_long: Literal["skip", "truncate"] = "skip", slots: int = 2) -> Row:
     names = [f"{number}.png" for number in range(len(sample.images))]
-    return row_of(sample, names, Layout(length, slots, P), 0, too_long)
+    layout = Layout(length, slots, P)
+    return row_of(fitted(sample, names, layout, too_long), layout, 0)
 
 
 A = sample_of(([1, 11], 0), None, ([12, 13], 0), ([21, 22, 2], 1))
@@ -145,7 +146,7 @@ def test_sample_b_of_the_worked_example() -> None:
 
 
 def test_padding_has_the_pad_id_in_ids_and_labels_alone() -> None:
-    row = row_of(A, ["a.png"], Layout(12, 1, P), 7, "skip")
+    row = row_of(fitted(A, ["a.png"], Layout(12, 1, P), "skip"), Layout(12, 1, P), 7)
     assert row.data[:, 10:].tolist() == [[7, 7], [0, 0], [7, 7], [1, 1], [0, 0]]
 
 

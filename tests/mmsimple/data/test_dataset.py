@@ -13,11 +13,11 @@ from PIL import Image
 
 from mmconvert.errors import InputRefused
 from mmsimple.data import dataset as module
-from mmsimple.data.dataset import MultimodalDataset, Sample
-from mmsimple.data.h5 import Layout, Row, file_bytes
+from mmsimple.data.dataset import Loaded, MultimodalDataset
+from mmsimple.data.h5 import Layout, Row
 from mmsimple.data.images import open_image
 from tests.mmsimple.data.pictures import draw, make_dataset
-from tests.mmsimple.data.worked_example import A, B, C
+from tests.mmsimple.data.worked_example import A, B, C, file_of
 
 
 def firsts(dataset: MultimodalDataset) -> list[int]:
@@ -42,7 +42,7 @@ def test_samples_of_all_files_come_with_their_pictures(tmp_path: Path) -> None:
     assert (len(dataset), dataset.layout, dataset.lengths) == (3, Layout(16, 2, 4), [3])
     expected = [config.transforms(open_image(tmp_path / "images" / name)) for name in ("sub/a.png", "b.png")]
     for index, (row, slots) in enumerate([(A, [0]), (B, [0, 1]), (C, [])]):
-        found: Sample = dataset[index]
+        found: Loaded = dataset[index]
         assert found.row is not None
         assert (found.row.paths, found.row.data.tolist()) == (row.paths, row.data.tolist())
         assert list(found.pictures) == slots
@@ -68,15 +68,21 @@ def test_files_of_several_folders_are_sorted_by_path(tmp_path: Path) -> None:
     rows = numbered(4)
     for folder, number in (("b", 0), ("a", 1)):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "1.h5").write_bytes(file_bytes(rows[2 * number : 2 * number + 1]))
-        (tmp_path / folder / "0.h5").write_bytes(file_bytes(rows[2 * number + 1 : 2 * number + 2]))
+        (tmp_path / folder / "1.h5").write_bytes(file_of(rows[2 * number : 2 * number + 1]))
+        (tmp_path / folder / "0.h5").write_bytes(file_of(rows[2 * number + 1 : 2 * number + 2]))
     config = make_dataset(tmp_path, data_dir=[str(tmp_path / "b"), str(tmp_path / "a")])
     assert firsts(MultimodalDataset(config)) == [3, 2, 1, 0]
 
 
 @pytest.mark.parametrize(
     ("subset", "expected"),
-    [("0.0-0.5", [0, 1, 2, 3, 4]), ("0.1-0.3,0.7-1.0", [1, 2, 7, 8, 9]), ("0.85-1.0", [8, 9]), ("0-1", [*range(10)])],
+    [
+        ("0.0-0.5", [0, 1, 2, 3, 4]),
+        ("0.1-0.3,0.7-1.0", [1, 2, 7, 8, 9]),
+        ("0.85-1.0", [8, 9]),
+        ("0.19-0.29", [1]),
+        ("0-1", [*range(10)]),
+    ],
 )
 def test_a_subset_is_a_share_of_all_files(subset: str, expected: list[int], tmp_path: Path) -> None:
     config = make_dataset(tmp_path, numbered(10), data_subset=subset)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,8 +16,8 @@ import pytest
 
 from mmconvert.errors import InputRefused
 from mmsimple.data import h5
-from mmsimple.data.h5 import Files, Layout, Row, file_bytes, look_at
-from tests.mmsimple.data.worked_example import A, B, C, write_with_h5py
+from mmsimple.data.h5 import Files, Layout, Row, read_layout
+from tests.mmsimple.data.worked_example import A, B, C, file_of, write_with_h5py
 
 
 def same(found: Row, expected: Row) -> bool:
@@ -27,14 +29,14 @@ def same(found: Row, expected: Row) -> bool:
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The worked example, in a file of each writer."""
     if request.param == "ours":
-        (tmp_path / "a.h5").write_bytes(file_bytes([A, B]))
+        (tmp_path / "a.h5").write_bytes(file_of([A, B]))
     else:
         write_with_h5py(tmp_path / "a.h5", [A, B])
     return tmp_path / "a.h5"
 
 
 def test_a_file_of_the_worked_example_reads_right(path: Path) -> None:
-    assert look_at(path) == (Layout(16, 2, 4), 2)
+    assert read_layout(path) == (Layout(16, 2, 4), 2)
     files = Files()
     assert same(files.read(path, 0), A)
     assert same(files.read(path, 1), B)
@@ -42,7 +44,7 @@ def test_a_file_of_the_worked_example_reads_right(path: Path) -> None:
 
 
 def test_ours_matches_the_layouts_description(tmp_path: Path) -> None:
-    (tmp_path / "a.h5").write_bytes(file_bytes([A, C]))
+    (tmp_path / "a.h5").write_bytes(file_of([A, C]))
     with h5py.File(tmp_path / "a.h5") as file:
         assert file.attrs["n_examples"] == 2
         assert (file["data"].shape, file["data"].dtype) == ((2, 5, 16), np.int32)
@@ -56,13 +58,13 @@ def test_ours_matches_the_layouts_description(tmp_path: Path) -> None:
 
 def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.h5", "b.h5"):
-        (tmp_path / name).write_bytes(file_bytes([A, B, C]))
+        (tmp_path / name).write_bytes(file_of([A, B, C]))
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
 def test_paths_may_be_of_any_script(tmp_path: Path) -> None:
     odd = A._replace(paths=("größe/图.png", "None"))
-    (tmp_path / "a.h5").write_bytes(file_bytes([odd]))
+    (tmp_path / "a.h5").write_bytes(file_of([odd]))
     assert Files().read(tmp_path / "a.h5", 0).paths == odd.paths
 
 
@@ -77,6 +79,23 @@ def test_files_that_are_open_can_be_read_after_a_fork(path: Path) -> None:
     child.join()
     assert child.exitcode == 0
     assert same(files.read(path, 0), A)
+
+
+def test_a_fork_opens_files_anew(path: Path) -> None:
+    files = Files()
+    files.read(path, 0)
+    handle = files._open[path].id.id
+    context = multiprocessing.get_context("fork")
+    answers: multiprocessing.Queue[bool] = context.Queue()
+
+    def look() -> None:
+        files.read(path, 0)
+        answers.put(files._process == os.getpid() and files._open[path].id.id != handle)
+
+    child = context.Process(target=look)
+    child.start()
+    assert answers.get(timeout=60)
+    child.join()
 
 
 def test_files_that_are_open_can_be_sent_to_a_spawned_process(path: Path) -> None:
@@ -96,7 +115,7 @@ def test_only_so_many_files_are_open_at_a_time(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(h5, "MOST_OPEN", 2)
     paths = [tmp_path / f"{number}.h5" for number in range(4)]
     for path, row in zip(paths, (A, B, C, A), strict=True):
-        path.write_bytes(file_bytes([row]))
+        path.write_bytes(file_of([row]))
     files = Files()
     for _ in range(2):
         assert all(same(files.read(path, 0), row) for path, row in zip(paths, (A, B, C, A), strict=True))
@@ -157,23 +176,62 @@ def external(file: h5py.File) -> None:
 )
 def test_what_is_no_training_file_is_refused(spoil: Callable[[h5py.File], None], said: str, tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    path.write_bytes(file_bytes([A, B]))
+    path.write_bytes(file_of([A, B]))
     with h5py.File(path, "r+") as file:
         spoil(file)
     with pytest.raises(InputRefused, match=rf"^{path}: .*{said}"):
-        look_at(path)
+        read_layout(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.h5")
+    with pytest.raises(InputRefused, match="is not a regular file"):
+        read_layout(tmp_path / "a.h5")
+
+
+def contradict(row: Row, **values: Any) -> Row:
+    data, positions, paths = row.data.copy(), row.positions.copy(), list(row.paths)
+    for name, value in values.items():
+        match name:
+            case "place":
+                positions[0, 0] = value
+            case "path":
+                paths[0] = value
+            case "token":
+                data[0, 0] = value
+            case "padding":
+                data[3, value] = 1
+    return Row(data, tuple(paths), positions)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"place": -5}, "in slot 0 that are not in its text"),
+        ({"place": 10}, "in slot 0 that are not in its text"),
+        ({"place": 10**6}, "in slot 0 that are not in its text"),
+        ({"path": "None"}, "positions of an image in slot 0, but no picture"),
+        ({"token": -1}, "a token id below 0"),
+        ({"padding": slice(0, 3)}, "padding in front of it"),
+        ({"padding": slice(0, 16)}, "has no text"),
+    ],
+)
+def test_a_sample_that_contradicts_itself_is_refused(values: dict[str, Any], said: str, tmp_path: Path) -> None:
+    (tmp_path / "a.h5").write_bytes(file_of([contradict(A, **values)]))
+    with pytest.raises(InputRefused, match=f"a\\.h5: sample 0: .*{said}"):
+        Files().read(tmp_path / "a.h5", 0)
 
 
 def test_a_file_that_is_no_hdf5_is_refused_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_bytes(b"no such thing")
     with pytest.raises(InputRefused, match="cannot be read as HDF5") as caught:
-        look_at(tmp_path / "a.h5")
+        read_layout(tmp_path / "a.h5")
     assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_sample_is_refused_with_its_number(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    path.write_bytes(file_bytes([A, B]))
+    path.write_bytes(file_of([A, B]))
     with h5py.File(path) as file:
         chunk = file["data"].id.get_chunk_info(1)
     with path.open("r+b") as raw:

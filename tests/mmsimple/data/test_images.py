@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import struct
 import time
@@ -154,7 +155,12 @@ def test_whatever_a_decoder_raises_is_a_bad_image(
 
 
 def test_a_file_that_cannot_be_opened_is_missing(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "a.png") == ("No such file or directory", MISSING)
+    assert refusal(tmp_path / "a.png") == ("is missing, or no regular file", MISSING)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    assert refusal(tmp_path / "a.png") == ("is missing, or no regular file", MISSING)
 
 
 def test_a_refusal_survives_the_way_out_of_a_worker_process() -> None:
@@ -194,20 +200,20 @@ def test_a_bomb_is_refused_for_what_its_header_says(tmp_path: Path, form: str, s
     start = time.monotonic()
     said, reason = refused(tmp_path, claiming(form, side))
     assert reason == LARGE, said
-    assert str(side**2) in said or f"{side} x {side}" in said
+    assert said == f"has more than {MAX_PIXELS:,} pixels"
     assert time.monotonic() - start < 5
 
 
 def test_the_limit_is_8192_times_8192_pixels(tmp_path: Path) -> None:
-    assert refused(tmp_path, png(8193, 8192, b"")) == (f"8193 x 8192 pixels, more than {MAX_PIXELS}", LARGE)
+    assert refused(tmp_path, png(8193, 8192, b"")) == (f"has more than {MAX_PIXELS:,} pixels", LARGE)
     assert refused(tmp_path, png(8192, 8192, b""))[1] == BROKEN
 
 
 def test_the_limit_is_of_pixels_and_not_of_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 12)
     assert opened(tmp_path, encoded(Image.new("L", (12, 1)), "PNG")) == [[[0, 0, 0]] * 12]
-    assert refused(tmp_path, encoded(Image.new("L", (13, 1)), "PNG")) == ("13 x 1 pixels, more than 12", LARGE)
-    assert refused(tmp_path, encoded(Image.new("L", (4, 4)), "PNG")) == ("4 x 4 pixels, more than 12", LARGE)
+    assert refused(tmp_path, encoded(Image.new("L", (13, 1)), "PNG")) == ("has more than 12 pixels", LARGE)
+    assert refused(tmp_path, encoded(Image.new("L", (4, 4)), "PNG")) == ("has more than 12 pixels", LARGE)
 
 
 def test_a_text_that_inflates_is_no_way_round_the_limit(tmp_path: Path) -> None:

@@ -93,39 +93,48 @@ def test_a_batch_belongs_to_the_epoch_that_it_ends_in(streamed: int, epoch: int)
 # --- mixtures -------------------------------------------------------------------------------------------------------
 
 
-def origins(order: Mixture, epoch: int, first: int) -> Counter[str]:
-    return Counter("first" if number < first else "second" for number in order.epoch(epoch).tolist())
+def mixture(lengths: list[int], weights: list[float], *, shuffle: bool, seed: int = 3) -> Mixture:
+    return Mixture(lengths, weights, seed, shuffle=shuffle)
 
 
-@pytest.mark.parametrize("seed", [None, 3])
-def test_every_epoch_has_each_datasets_share(seed: int | None) -> None:
-    order = Mixture([30, 10], [1, 3], seed)
-    assert order.length == 40
-    for epoch in range(3):
-        assert origins(order, epoch, 30) == {"first": 10, "second": 30}
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_an_epoch_is_as_long_as_it_takes_for_every_sample_to_come(shuffle: bool) -> None:
+    # Half of the weight on 30 samples: an epoch has 60, of which 30 are those 10 three times.
+    order = mixture([30, 10], [1, 1], shuffle=shuffle)
+    assert order.length == 60
+    for epoch in range(2):
+        seen = Counter(order.epoch(epoch).tolist())
+        assert [seen[number] for number in range(30)] == [1] * 30
+        assert [seen[number] for number in range(30, 40)] == [3] * 10
 
 
-@pytest.mark.parametrize("seed", [None, 3])
-def test_all_samples_of_a_dataset_come_equally_often(seed: int | None) -> None:
-    order = Mixture([30, 10], [1, 3], seed)
-    seen = Counter(number for epoch in range(3) for number in order.epoch(epoch).tolist())
-    assert [seen[number] for number in range(30)] == [1] * 30
-    assert [seen[number] for number in range(30, 40)] == [9] * 10
+def test_what_has_little_weight_need_not_come_whole() -> None:
+    order = mixture([1000, 10], [1, 99], shuffle=False)
+    assert order.length == 10
+    assert sum(number >= 1000 for number in order.epoch(0).tolist()) == 10
+    # Where nothing has more, it is the least that makes all of them come.
+    assert mixture([10] * 40, [1] * 40, shuffle=False).length == 400
 
 
-def test_shares_add_up_whatever_the_weights() -> None:
-    assert Mixture([3, 3, 4], [1, 1, 1], None).shares == [4, 3, 3]
-    assert Mixture([7, 3], [1e-9, 1.0], None).shares == [0, 10]
+def test_weights_are_normalized_and_shares_rounded_down() -> None:
+    assert mixture([10, 10], [2, 6], shuffle=True).length == 10 + 30
+    assert mixture([7, 3], [2, 1], shuffle=True).length == 7 + 3
+    assert mixture([3, 3, 4], [1, 1, 1], shuffle=True).length == 12
 
 
-def test_unshuffled_datasets_come_evenly_mixed() -> None:
-    assert Mixture([4, 4], [1, 1], None).epoch(0).tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
-    # Two of the first at 1/4 and 3/4, six of the second, which has four, between them.
-    assert Mixture([4, 4], [1, 3], None).epoch(0).tolist() == [4, 0, 5, 6, 7, 1, 4, 5]
+def test_unshuffled_each_datasets_samples_come_as_they_lie_in_turns() -> None:
+    found = mixture([50, 50], [1, 1], shuffle=False).epoch(0).tolist()
+    first, second = ([number for number in found if (number < 50) is is_first] for is_first in (True, False))
+    assert (first, second) == ([*range(50)], [*range(50, 100)])
+    assert 50 not in (found.index(50), found[49])
+    assert mixture([50, 50], [1, 1], shuffle=False).epoch(7).tolist() == found
+    assert mixture([50, 50], [1, 1], shuffle=False, seed=4).epoch(0).tolist() != found
 
 
-def test_a_shuffled_mixture_is_the_same_every_time_and_another_in_each_epoch() -> None:
-    order = Mixture([30, 10], [1, 1], 3)
-    assert torch.equal(order.epoch(1), Mixture([30, 10], [1, 1], 3).epoch(1))
-    assert not torch.equal(order.epoch(0), order.epoch(1))
-    assert not torch.equal(order.epoch(0), Mixture([30, 10], [1, 1], 4).epoch(0))
+def test_a_shuffled_mixture_is_a_permutation_of_its_seed_and_epoch() -> None:
+    order = mixture([30, 10], [1, 1], shuffle=True)
+    row = torch.tensor([*range(30), *[*range(30, 40)] * 3])
+    for epoch in range(2):
+        assert torch.equal(
+            order.epoch(epoch), row[torch.randperm(60, generator=torch.Generator().manual_seed(3 + epoch))]
+        )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +19,13 @@ from typing import Any
 import pytest
 
 from mmconvert.errors import InputRefused, OutputRefused
+from mmsimple.data import maker
 from mmsimple.data import prepare as module
-from mmsimple.data.h5 import Files, Layout, Row, look_at
-from mmsimple.data.prepare import Job, prepare
+from mmsimple.data.h5 import Files, Layout, Row, read_layout
+from mmsimple.data.job import Job
+from mmsimple.data.prepare import prepare
 from mmsimple.data.tokenizer import load_tokenizer
+from mmsimple.data.transforms import ExpandToSquare, ToTensor, Transforms
 from tests.mmsimple.data.pictures import draw
 from tests.mmsimple.data.small_tokenizers import llama_files
 
@@ -45,7 +50,9 @@ def job(tmp_path: Path) -> Job:
         (tokenizer / name).write_bytes(data)
     for seed, name in enumerate(("a.png", "sub/b.png")):
         draw(tmp_path / "images" / name, seed)
-    return Job(tokenizer, tmp_path / "images", "vicuna_v1", LAYOUT, 400, "skip")
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "params.yaml").touch()
+    return Job(tmp_path / "params" / "params.yaml", tokenizer, tmp_path / "images", "vicuna_v1", LAYOUT, 400)
 
 
 @pytest.fixture
@@ -60,7 +67,7 @@ def write(tmp_path: Path) -> Callable[[list[Any]], Path]:
 
 def rows(folder: Path) -> list[Row]:
     files = Files()
-    return [files.read(path, at) for path in sorted(folder.glob("*.h5")) for at in range(look_at(path)[1])]
+    return [files.read(path, at) for path in sorted(folder.glob("*.h5")) for at in range(read_layout(path)[1])]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -163,7 +170,7 @@ def test_a_picture_of_several_records_is_looked_at_once(
     job: Job, write: Callable[[list[Any]], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Path] = []
-    monkeypatch.setattr(module, "open_image", opened.append)
+    monkeypatch.setattr(maker, "open_image", opened.append)
     prepare(write([good(number) for number in range(5)]), tmp_path / "out", job, phase=2)
     assert opened == [tmp_path / "images" / "a.png"]
 
@@ -194,72 +201,144 @@ class Stop(BaseException):
     """A user who presses Ctrl-C."""
 
 
-@pytest.mark.parametrize("at", [1, 3])
+def stop_at(patch: pytest.MonkeyPatch, name: str) -> list[str]:
+    """Let a run stop when it comes to write a file of this name; gives the names of those that it writes."""
+    written: list[str] = []
+    intact = module._write
+
+    def write(path: Path, data: bytes) -> None:
+        if path.name == name:
+            raise Stop
+        written.append(path.name)
+        intact(path, data)
+
+    patch.setattr(module, "_write", write)
+    return written
+
+
+def stopped(patch: pytest.MonkeyPatch, name: str, many: Path, out: Path, job: Job, phase: int = 2) -> None:
+    with patch.context() as context, pytest.raises(Stop):
+        stop_at(context, name)
+        prepare(many, out, job, phase=phase)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("at", ["data-00001.h5", "data-00001.json", "data-00003.h5", "data_params.json"])
 def test_a_run_that_was_stopped_is_gone_on_with(
-    at: int, job: Job, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at: str, job: Job, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = contents(prepare(many, tmp_path / "whole", job, phase=2).out)
-    out = tmp_path / "out"
-    made: list[int] = []
-    intact = module.Batch.__call__
-
-    def stopping(batch: module.Batch, number: int, first: int, records: list[Any]) -> module.Done:
-        if number == at:
-            raise Stop
-        made.append(number)
-        return intact(batch, number, first, records)
-
+    stopped(monkeypatch, at, many, tmp_path / "out", job)
     with monkeypatch.context() as patch:
-        patch.setattr(module.Batch, "__call__", stopping)
-        with pytest.raises(Stop):
-            prepare(many, out, job, phase=2)
-    assert not out.exists()
-    made.clear()
-    at = -1
-    with monkeypatch.context() as patch:
-        patch.setattr(module.Batch, "__call__", stopping)
-        assert contents(prepare(many, out, job, phase=2).out) == whole
-    assert made[0] > 0
-    assert made[-1] == 4
+        written = stop_at(patch, "none")
+        assert contents(prepare(many, tmp_path / "out", job, phase=2).out) == whole
+    assert "data-00000.h5" not in written
     assert hidden(tmp_path) == []
 
 
+CHANGES: dict[str, dict[str, Any]] = {
+    "template": {"template": "llama_2"},
+    "layout": {"layout": Layout(191, 3, 4)},
+    "vocab_size": {"vocab_size": 401},
+    "too_long": {"too_long": "truncate"},
+    "transforms": {"transforms": Transforms(())},
+}
+
+
+@pytest.mark.parametrize("change", [*CHANGES, "images", "tokenizer", "annotations"])
 def test_what_was_done_of_something_else_is_not_used(
+    change: str, job: Job, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped(monkeypatch, "data-00003.h5", many, tmp_path / "out", job)
+    other = replace(job, **CHANGES.get(change, {}))
+    if change == "images":
+        shutil.copytree(job.images, tmp_path / "others")
+        (tmp_path / "others" / "a.png").unlink()
+        other = replace(job, images=tmp_path / "others")
+        draw(tmp_path / "others" / "a.png", 9)
+    if change == "tokenizer":
+        (job.tokenizer / "added_tokens.json").write_text("{}")
+    if change == "annotations":
+        many.write_text(json.dumps(json.loads(many.read_text())[:-1]))
+    with monkeypatch.context() as patch:
+        written = stop_at(patch, "none")
+        found = contents(prepare(many, tmp_path / "out", other, phase=2).out)
+    assert "data-00000.h5" in written
+    assert found == contents(prepare(many, tmp_path / "other", other, phase=2).out)
+
+
+def test_pictures_that_have_come_meanwhile_are_seen(
     job: Job, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "_conclude", lambda *_: (_ for _ in ()).throw(Stop))
-        with pytest.raises(Stop):
-            prepare(many, tmp_path / "out", job, phase=2)
-    other = replace(job, template="llama_2")
-    expected = contents(prepare(many, tmp_path / "other", other, phase=2).out)
-    assert contents(prepare(many, tmp_path / "out", other, phase=2).out) == expected
+    picture = job.images / "a.png"
+    aside = picture.rename(tmp_path / "aside.png")
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        stop_at(patch, "data-00003.json")
+        prepare(many, tmp_path / "out", job, phase=2)
+    aside.rename(picture)
+    assert prepare(many, tmp_path / "out", job, phase=2).params["samples"] == 35
 
 
+def test_what_another_program_left_there_is_cleared_up(job: Job, many: Path, tmp_path: Path) -> None:
+    (tmp_path / ".out.mmconvert-staging" / "assets").mkdir(parents=True)
+    (tmp_path / ".out.mmconvert-staging" / "data-00009.h5").touch()
+    assert sorted(contents(prepare(many, tmp_path / "out", job, phase=2).out))[-1] == "data_params.json"
+
+
+def test_what_a_write_has_not_finished_is_cleared_up(
+    job: Job, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped(monkeypatch, "data-00003.h5", many, tmp_path / "out", job)
+    (tmp_path / ".out.mmconvert-staging" / "data-00003.h5.new").write_bytes(b"half")
+    assert not any(name.endswith(".new") for name in contents(prepare(many, tmp_path / "out", job, phase=2).out))
+
+
+def test_what_is_on_the_disk_was_synced_before_it_got_its_name(
+    job: Job, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace_file = os.fsync, os.replace
+
+    def syncing(fd: int) -> None:
+        done.append("fsync")
+        fsync(fd)
+
+    def replacing(old: Path, new: Path) -> None:
+        done.append("replace")
+        replace_file(old, new)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(os, "replace", replacing)
+    prepare(many, tmp_path / "out", job, phase=2)
+    places = [at for at, each in enumerate(done) if each == "replace"]
+    assert places
+    assert all(done[at - 1] == done[at + 1] == "fsync" for at in places)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_any_moment_the_next_run_gives_the_same(
-    job: Job, write: Callable[[list[Any]], Path], tmp_path: Path
+    workers: int, job: Job, write: Callable[[list[Any]], Path], tmp_path: Path
 ) -> None:
     many = write([good(number) for number in range(60)])
-    whole = contents(prepare(many, tmp_path / "whole", job, phase=2).out)
+    prepare(many, tmp_path / "whole", job, phase=2)
     program = (
-        "import sys, pickle; from mmsimple.data import prepare as module; module.RECORDS = 10\n"
-        "module.prepare(*pickle.load(open(sys.argv[1], 'rb')), phase=2)"
+        "import sys, pickle; from mmsimple.data import prepare as module; module.RECORDS = module.PIECE = 10\n"
+        f"module.prepare(*pickle.load(open(sys.argv[1], 'rb')), phase=2, workers={workers})"
     )
     out = tmp_path / "out"
     (tmp_path / "given").write_bytes(pickle.dumps((many, out, job)))
     command = [sys.executable, "-c", program, str(tmp_path / "given")]
     staging = tmp_path / ".out.mmconvert-staging"
-    child = subprocess.Popen(command)
+    # Its workers have its pipe too: it is closed when all of them are gone.
+    child = subprocess.Popen(command, stdout=subprocess.PIPE)
     while child.poll() is None and not list(staging.glob("*.h5")):
         time.sleep(0.001)
     os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    child.communicate(timeout=30)
     assert not out.exists()
     subprocess.run(command, check=True)
-    params = json.loads((out / "data_params.json").read_text("utf-8"))
-    assert params["samples"] == 60
+    assert json.loads((out / "data_params.json").read_text("utf-8"))["samples"] == 60
     assert [row.data.tolist() for row in rows(out)] == [row.data.tolist() for row in rows(tmp_path / "whole")]
-    assert whole.keys() == {"data-00000.h5", "data_params.json"}
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------
@@ -299,6 +378,67 @@ def test_a_tokenizer_that_pads_with_what_the_model_has_not_is_refused(
 ) -> None:
     with pytest.raises(InputRefused, match="pads with id 0, but the model's vocabulary has 0 rows"):
         prepare(write([good(0)]), tmp_path / "out", replace(job, vocab_size=0), phase=2)
+
+
+def test_what_the_template_needs_is_missed_before_anything_is_made(
+    job: Job, write: Callable[[list[Any]], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(InputRefused, match="the template llava_llama_3 takes"):
+        prepare(write([good(0)]), tmp_path / "out", replace(job, template="llava_llama_3"), phase=2)
+    assert hidden(tmp_path) == []
+
+
+def test_a_record_that_the_chat_template_refuses_is_left_out(
+    job: Job, write: Callable[[list[Any]], Path], tmp_path: Path
+) -> None:
+    template = (
+        "{% for m in messages %}{% if not m['content'] %}{{ raise_exception('empty') }}{% endif %}"
+        "{{ m['role'] }}: {{ m['content'] }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    config = job.tokenizer / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "chat_template": template}))
+    records = [good(0), conversation("", "Yes."), good(1)]
+    found = prepare(write(records), tmp_path / "out", replace(job, template="tokenizer"), phase=2)
+    assert found.params["skipped"] == {"the chat template refuses it": {"count": 1, "records": [1]}}
+    assert found.params["samples"] == 2
+
+
+def test_a_picture_that_the_transforms_refuse_is_left_out(
+    job: Job, write: Callable[[list[Any]], Path], tmp_path: Path
+) -> None:
+    draw(job.images / "line.png", 0, (1, 60_000))
+    narrow = conversation("<image>", "A line.", image="line.png")
+    square = replace(job, transforms=Transforms((ExpandToSquare((0, 0, 0)), ToTensor())))
+    assert prepare(write([good(0), narrow]), tmp_path / "a", job, phase=2).params["samples"] == 2
+    found = prepare(write([good(0), narrow]), tmp_path / "b", square, phase=2)
+    assert found.params["skipped"] == {"image too large": {"count": 1, "records": [1]}}
+
+
+def test_a_record_may_be_nested_and_have_what_it_likes_beside(
+    job: Job, write: Callable[[list[Any]], Path], tmp_path: Path
+) -> None:
+    deep: Any = 1
+    for _ in range(900):
+        deep = [deep]
+    assert prepare(write([{**good(0), "more": deep}]), tmp_path / "out", job, phase=2, workers=2).params["samples"] == 1
+
+
+def test_the_params_file_is_not_written_over(job: Job, write: Callable[[list[Any]], Path], tmp_path: Path) -> None:
+    with pytest.raises(OutputRefused, match="holds the source"):
+        prepare(write([good(0)]), job.config.parent, job, phase=2, overwrite=True)
+    assert job.config.is_file()
+
+
+def test_memory_does_not_grow_with_the_length_of_a_sample(
+    job: Job, write: Callable[[list[Any]], Path], tmp_path: Path
+) -> None:
+    long = replace(job, layout=Layout(100_000, 2, 4))
+    tracemalloc.start()
+    prepare(write([good(number) for number in range(200)]), tmp_path / "out", long, phase=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Of 200 rows of 2 MB, a few at a time.
+    assert peak < 50e6
 
 
 def test_the_output_may_not_lie_among_the_pictures(

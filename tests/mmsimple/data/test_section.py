@@ -44,14 +44,14 @@ def test_a_section_says_where_data_lies_and_how_it_is_batched() -> None:
     assert config.sources == (Source((Path("data"),)),)
     assert (config.image_folder, config.image_size) == (Path("images"), (3, 28, 28))
     assert config.transforms.steps[:2] == (Resize(28, "bilinear"), CenterCrop(28))
-    assert (config.batch_size, config.drop_last, config.shuffle_seed) == (4, True, None)
+    assert (config.batch_size, config.drop_last, config.shuffle, config.shuffle_seed) == (4, True, False, 0)
     assert (config.max_num_img, config.num_patches, config.on_bad_sample) == (None, None, "error")
 
 
-@pytest.mark.parametrize("seed", [0, 5])
-def test_a_seed_counts_where_something_is_shuffled(seed: int) -> None:
-    assert read_data({**SECTION, "shuffle": True, "shuffle_seed": seed}, FILE).shuffle_seed == seed
-    assert read_data({**SECTION, "shuffle_seed": seed}, FILE).shuffle_seed is None
+def test_a_seed_and_whether_something_is_shuffled_are_two_things() -> None:
+    config = read_data({**SECTION, "shuffle": True, "shuffle_seed": 5}, FILE)
+    assert (config.shuffle, config.shuffle_seed) == (True, 5)
+    assert not read_data({**SECTION, "shuffle_seed": 5}, FILE).shuffle
 
 
 def test_what_workers_do_needs_workers() -> None:

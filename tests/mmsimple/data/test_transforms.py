@@ -216,12 +216,12 @@ def test_the_size_is_known_where_it_depends_on_no_picture(steps: tuple[Step, ...
 def test_a_line_that_would_grow_out_of_memory_is_refused(steps: list[Any], size: Size, becomes: str) -> None:
     with pytest.raises(BadImage) as caught:
         read(steps)(Image.new("RGB", (size[1], size[0])))
-    assert str(caught.value) == f"{becomes}, more than {2**28}"
+    assert str(caught.value) == f"{becomes}, more than {2**28:,}"
     assert caught.value.reason == "image too large"
 
 
 def test_a_picture_may_grow_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transforms, "MAX_PIXELS", 16)
+    monkeypatch.setattr(transforms, "MAX_GROWN", 16)
     expand = Transforms((ExpandToSquare((0, 0, 0)), ToTensor()))
     assert expand(row(1, 2, 3, 4)).shape == (3, 4, 4)
     with pytest.raises(BadImage):

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mmsimple.data.h5 import Row
+from mmsimple.data.h5 import Layout, Row, file_bytes
 
 S = 16
 EMPTY = [S] * 4
@@ -46,6 +46,12 @@ B = row(
 )
 # [1 12 21], all text.
 C = row([1, 12, 21], [12, 21, 2], [1, 2], [], ["None", "None"], [EMPTY, EMPTY])
+
+
+def file_of(rows: list[Row]) -> bytes:
+    """A training file of samples that are alike."""
+    layout = Layout(rows[0].data.shape[1], *rows[0].positions.shape)
+    return file_bytes(layout, rows, len(rows))
 
 
 def write_with_h5py(path: Path, rows: list[Row]) -> None:
