@@ -74,22 +74,27 @@ def parse_json(data: bytes, name: str, max_depth: int = MAX_DEPTH) -> Any:
 
 
 def read_yaml(path: Path, max_bytes: int = MAX_YAML_BYTES) -> Any:
-    """The YAML document in `path`: anchors, aliases and merge keys work, `1e-4` is a number, a date stays text.
+    """The YAML document in `path`; refuses what `parse_yaml` refuses, and files over `max_bytes`."""
+    return parse_yaml(_read(path, max_bytes), str(path))
 
-    Raises `InputRefused` for malformed text, invalid UTF-8, files over `max_bytes`, duplicate keys, tags, aliases that
-    refer to themselves or expand to more than `MAX_YAML_NODES` nodes, and nesting over `MAX_DEPTH`.
+
+def parse_yaml(data: bytes, name: str) -> Any:
+    """The YAML document in `data`: anchors, aliases and merge keys work, `1e-4` is a number, a date stays text.
+
+    `name` is what errors call it. Raises `InputRefused` for malformed text, invalid UTF-8, duplicate keys, tags,
+    aliases that refer to themselves or expand to more than `MAX_YAML_NODES` nodes, and nesting over `MAX_DEPTH`.
     """
     import yaml
 
     try:
-        document = yaml.load(_read(path, max_bytes).decode("utf-8-sig"), Loader=_loader())
+        document = yaml.load(data.decode("utf-8-sig"), Loader=_loader())
     except (yaml.YAMLError, ValueError, IndexError) as error:  # a scalar such as `0b_` breaks PyYAML's own constructors
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}: " if where else ""
         what = str(getattr(error, "problem", None) or error).splitlines()[0]
-        raise InputRefused(f"{path}: cannot be read as YAML: {line}{what}") from error
-    _check_depth(document, str(path), MAX_DEPTH)
-    _check_text(document, str(path))
+        raise InputRefused(f"{name}: cannot be read as YAML: {line}{what}") from error
+    _check_depth(document, name, MAX_DEPTH)
+    _check_text(document, name)
     return document
 
 

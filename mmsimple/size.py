@@ -17,14 +17,16 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from mmconvert import api
 from mmconvert.errors import UsageError
+from mmconvert.paths import ABSENT, get
 from mmsimple import sections
 from mmsimple.attention import Attention
-from mmsimple.config import ModelConfig, ViTConfig
+from mmsimple.config import ModelConfig, MultimodalConfig, ViTConfig
 from mmsimple.freeze import Freezing, freeze, summarised
 from mmsimple.llama import LlamaModel
 from mmsimple.load import build
 from mmsimple.loss import token_losses
 from mmsimple.model import MultimodalModel
+from mmsimple.train.reading import read_run
 from mmsimple.vit import ViTClassifier, ViTModel
 from mmsimple.workload import Half, Workload, workload
 
@@ -54,11 +56,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Sized:
-    """The size of the model in a file, under mmconvert's name for it."""
+    """The size of the model in a file, under mmconvert's name for it; `is_run`: the file is of a run, all checked."""
 
     path: str
     model: str
     size: Size
+    is_run: bool
 
     @property
     def assumptions(self) -> tuple[str, ...]:
@@ -75,7 +78,9 @@ class Sized:
             else f"computed in float32 ({work.half_from})",
             "activations are what is kept for the backward pass, attention keeping no scores; what a device needs in "
             "passing comes on top",
-            "of the file, only the model, the batch size and the precision are checked, its other sections not yet",
+            "every field of the file is checked, data and checkpoints that it names are not"
+            if self.is_run
+            else "the file describes no run, so that only its model is checked",
         )
 
 
@@ -109,7 +114,8 @@ def size(config: ModelConfig, workload: Workload, where: str) -> Size:
 def size_of_file(path: Path, *, batch_size: int | None = None, sequence_length: int | None = None) -> Sized:
     """The size of the model that a params file describes, or a CS checkpoint's own.
 
-    Raises UsageError for what is no CS params file, and what `sections.read`, `workload` and `size` raise.
+    Of a whole run every field is checked. Raises UsageError for what is no CS params file, and what `sections.read`,
+    `read_run`, `workload` and `size` raise.
     """
     found = api.recognise(path)
     if found.node.format != "cs":
@@ -118,8 +124,11 @@ def size_of_file(path: Path, *, batch_size: int | None = None, sequence_length: 
         )
     where = found.config_from
     config = sections.read(found.node.model, found.config, where)
+    is_run = get(found.params, "trainer.init.loop") is not ABSENT
+    if is_run and isinstance(config, MultimodalConfig):
+        read_run(found.params, config, where)
     work = workload(config, found.params, where, batch_size=batch_size, sequence_length=sequence_length)
-    return Sized(str(path), found.node.model, size(config, work, where))
+    return Sized(str(path), found.node.model, size(config, work, where), is_run)
 
 
 def _activations(model: nn.Module, workload: Workload) -> int:

@@ -1,0 +1,1 @@
+"""Training: what happens to the weights, update by update."""
