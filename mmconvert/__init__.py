@@ -25,11 +25,13 @@ if TYPE_CHECKING:
         keys,
         open,
         plan,
+        read_state,
         recognise,
         synth,
         verify,
         verify_forward,
         write,
+        write_state,
     )
 
 __version__ = "0.1.0"
@@ -54,11 +56,13 @@ __all__ = [
     "keys",
     "open",
     "plan",
+    "read_state",
     "recognise",
     "synth",
     "verify",
     "verify_forward",
     "write",
+    "write_state",
 ]
 
 

@@ -29,6 +29,7 @@ from mmconvert.plans import Plan
 from mmconvert.progress import Progress
 from mmconvert.releases import Release
 from mmconvert.sources import TensorRef
+from mmconvert.states import read_state, write_state
 from mmconvert.synthesis import plan_synthesis
 from mmconvert.writing import plan_writing
 
@@ -53,11 +54,13 @@ __all__ = [
     "keys",
     "open",
     "plan",
+    "read_state",
     "recognise",
     "synth",
     "verify",
     "verify_forward",
     "write",
+    "write_state",
 ]
 
 AnyPath = str | Path

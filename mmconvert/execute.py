@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from io import FileIO
 from pathlib import Path
@@ -25,7 +25,7 @@ from mmconvert.holes import is_hole
 from mmconvert.plans import Plan, PlannedTensor, Twins
 from mmconvert.progress import Progress, Silent
 from mmconvert.sources import FILES, FileSpan, Source, blocks, side_by_side
-from mmconvert.staging import staged
+from mmconvert.staging import staged, staged_file
 
 # Bytes. Measured: smaller blocks cost calls, larger ones have left the processor's cache before they are used again.
 BLOCK = 1 << 21
@@ -67,9 +67,7 @@ def execute(
                 run.write(plan)
             finally:
                 watcher.finish()
-            for path, stamp in stamps.items():
-                if _stamp(path) != stamp:
-                    raise InputRefused(f"{path}: changed while it was read; convert it again")
+            _check_unchanged(stamps)
             # Taken before the check, which may read the sources again and count a second time.
             counted = {name: dict(sorted(tally.counts.items())) for name, tally in plan.tallies.items()}
             if check is not None:
@@ -80,6 +78,22 @@ def execute(
         # A later conversion in this process must not read a file that has been replaced meanwhile.
         FILES.close()
     return document
+
+
+def execute_alone(plan: Plan, *, overwrite: bool, fsync: bool) -> None:
+    """Write the one weights file of `plan` at `plan.out`, without a folder and a manifest; raises as `execute` does.
+
+    The file that it replaces may be one that it reads.
+    """
+    (output,) = plan.outputs
+    stamps = {path: _stamp(path) for path in plan.files}
+    try:
+        with staged_file(plan.out, overwrite=overwrite, fsync=fsync, bytes_needed=_bytes_needed(plan)) as staging:
+            hidden = replace(output, layout=replace(output.layout, name=staging.name))
+            _Run(staging.parent, fsync, "xxh3", Silent()).write(replace(plan, outputs=(hidden,)))
+            _check_unchanged(stamps)
+    finally:
+        FILES.close()
 
 
 @dataclass
@@ -234,6 +248,12 @@ def _start_writeback(file: FileIO, offset: int, length: int) -> None:
     """
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file.fileno(), offset, length, os.POSIX_FADV_DONTNEED)
+
+
+def _check_unchanged(stamps: Mapping[Path, tuple[int, int]]) -> None:
+    for path, stamp in stamps.items():
+        if _stamp(path) != stamp:
+            raise InputRefused(f"{path}: changed while it was read; convert it again")
 
 
 def _stamp(path: Path) -> tuple[int, int]:

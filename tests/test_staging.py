@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mmconvert.errors import DiskError, OutputRefused
-from mmconvert.staging import check_target, disk_errors, staged
+from mmconvert.staging import check_file, check_target, disk_errors, staged, staged_file
 
 
 def put(out: Path, content: str = "new", *, overwrite: bool = False, fsync: bool = False, needed: int = 10) -> None:
@@ -270,3 +270,80 @@ def test_other_work_takes_nothing_up(tmp_path: Path) -> None:
     with staged(out, overwrite=False, fsync=False, bytes_needed=10, sources=[]) as staging:
         (staging.path / "new").write_text("new")
     assert [path.name for path in out.iterdir()] == ["new"]
+
+
+def put_file(out: Path, content: str = "new", *, overwrite: bool = False, needed: int = 10) -> None:
+    with staged_file(out, overwrite=overwrite, fsync=False, bytes_needed=needed) as staging:
+        assert staging == out.parent / f".{out.name}.mmconvert-staging"
+        staging.write_text(content)
+
+
+def test_a_file_appears_when_the_block_ends_and_replaces_one_if_told_to(tmp_path: Path) -> None:
+    put_file(tmp_path / "a" / "out", "old")
+    with pytest.raises(OutputRefused, match="exists; overwrite=True replaces it"):
+        put_file(tmp_path / "a" / "out")
+    assert tree(tmp_path) == {"a": "/", "a/out": "old"}
+    put_file(tmp_path / "a" / "out", overwrite=True)
+    assert tree(tmp_path) == {"a": "/", "a/out": "new"}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("stands", [True, False])
+def test_after_an_error_no_file_has_changed(tmp_path: Path, error: type[BaseException], stands: bool) -> None:
+    if stands:
+        put_file(tmp_path / "a" / "out", "old")
+    before = tree(tmp_path)
+    with (
+        pytest.raises(error),
+        staged_file(tmp_path / "a" / "out", overwrite=True, fsync=False, bytes_needed=10) as staging,
+    ):
+        staging.write_text("half")
+        raise error
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("left", ["a file", "a folder", "a link"])
+def test_what_a_killed_run_left_is_cleared_up_by_the_next(tmp_path: Path, left: str) -> None:
+    hidden = tmp_path / ".out.mmconvert-staging"
+    (tmp_path / "precious").write_text("precious")
+    if left == "a folder":
+        put(hidden, "half")
+    elif left == "a file":
+        hidden.write_text("half")
+    else:
+        hidden.symlink_to("precious")
+    put_file(tmp_path / "out")
+    assert tree(tmp_path) == {"out": "new", "precious": "precious"}
+
+
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputRefused, match="exists"),
+        staged_file(tmp_path / "out", overwrite=False, fsync=False, bytes_needed=1) as staging,
+    ):
+        staging.touch()
+        (tmp_path / "out").write_text("theirs")
+    assert tree(tmp_path) == {"out": "theirs"}
+
+
+def test_too_little_room_for_a_file_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match=r"1000\.0 PB needed, .* free"):
+        put_file(tmp_path / "a" / "out", needed=10**18)
+    assert tree(tmp_path) == {}
+
+
+def test_only_a_file_is_replaced_by_a_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "real").touch()
+    (tmp_path / "link").symlink_to("real")
+    os.mkfifo(tmp_path / "pipe")
+    for name, said in {
+        "folder": "is not a file",
+        "pipe": "is not a file",
+        "link": "symbolic link",
+        "real/below": "real is not a folder",
+    }.items():
+        with pytest.raises(OutputRefused, match=said):
+            check_file(tmp_path / name, True)
+    check_file(tmp_path / "real", True)
+    check_file(tmp_path / "new" / "deep", False)

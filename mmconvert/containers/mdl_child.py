@@ -1,8 +1,9 @@
-"""The process that opens a foreign `.mdl` file with HDF5: `python -m mmconvert.containers.mdl_child PATH`.
+"""The process that opens a foreign `.mdl` file with HDF5: `python -m mmconvert.containers.mdl_child PATH [state]`.
 
 HDF5 was not made for hostile files: of some three thousand damaged ones, one crashed it and three hung it. So it runs
-here, under limits, reads headers only, and prints one JSON document that says where the tensors lie (`read`), or
-`{"refused": why}`. `mdl_read` starts it, checks every number, and reads the bytes itself.
+here, under limits, reads headers only, and prints one JSON document (`read`): where the tensors lie, those of the model
+or with `state` all with what stands beside them, or `{"refused": why}`. `mdl_read` starts it, checks every number, and
+reads the bytes itself.
 
 Nothing is unpickled, and no type is imported because a file names it: `torch.utils._pytree.treespec_loads` would do
 that for `__spec__`, so it is parsed here. What the attributes mean was found by dumping files of cerebras_pytorch 2.10;
@@ -32,14 +33,12 @@ from mmconvert.containers.mdl_dataset import (
     unread,
 )
 from mmconvert.containers.mdl_legacy import LegacyCheckpoint
-from mmconvert.containers.mdl_write import FORMAT_VERSION, RTFX_CODES
+from mmconvert.containers.mdl_write import FORMAT_VERSION, MAX_DEPTH, RTFX_CODES
 from mmconvert.errors import InputRefused
 
 # Limits on this process: bytes of address space, seconds of processor time.
 MEMORY_LIMIT = 8 << 30
 CPU_LIMIT = 120
-# How deep dictionaries and lists may stand in each other; a trainer's config takes about ten levels.
-MAX_DEPTH = 64
 
 DICTS = ("builtins.dict", "collections.OrderedDict")
 SEQUENCES = ("builtins.list", "builtins.tuple", "builtins.set")
@@ -127,13 +126,7 @@ class Checkpoint:
 
     def document(self) -> dict[str, Any]:
         """What `mdl_read` asks for: the model's tensors in order, the user's metadata, and what is left out and why."""
-        if self._scalar("__SUCCESS__") is not True:
-            raise InputRefused("is a partially written checkpoint: __SUCCESS__ is missing or false")
-        root = self._nesting()
-        scopes = root.items
-        keys = list(root.leaves())
-        if len(set(keys)) != len(keys):
-            raise InputRefused("two of its entries have the same flattened key, so one of them is lost")
+        scopes = self._nesting().items
         metadata = self._plain(scopes.pop("__metadata__"), "__metadata__") if "__metadata__" in scopes else []
         if not isinstance(metadata, list) or not all(isinstance(entry, dict) for entry in metadata):
             raise InputRefused("__metadata__ is not a list of dictionaries")
@@ -156,7 +149,28 @@ class Checkpoint:
             "set_aside": self._set_aside,
         }
 
+    def state(self) -> dict[str, Any]:
+        """What `mdl_read` asks for where all is wanted, see `_whole`."""
+        return {"state": self._whole(self._nesting(), "")}
+
+    def _whole(self, node: Node, key: str) -> list[Any]:
+        """What stands at and below a node, after its kind, so that a value cannot pass for a tensor."""
+        children = {name: self._whole(child, joined(key, name)) for name, child in node.items.items()}
+        if not node.is_leaf:
+            return ["dict", children] if node.type in DICTS else ["list", list(children.values())]
+        holder, described = self._described(key)
+        kind = described["__TYPE__"]
+        if kind in PLAIN:
+            if kind != "NoneSerializer" and PLAIN[kind] not in described:
+                raise InputRefused(f"{key}: its description is damaged: it has no {PLAIN[kind]}")
+            return ["value", described.get(PLAIN[kind])]
+        if kind in TENSORS:
+            return ["tensor", {"key": key, **_tensor(self._file, holder, described)}]
+        raise InputRefused(f"{key}: {PICKLED if kind == 'ObjectSerializer' else f'a {kind}, which is not read'}")
+
     def _nesting(self) -> Node:
+        if self._scalar("__SUCCESS__") is not True:
+            raise InputRefused("is a partially written checkpoint: __SUCCESS__ is missing or false")
         try:
             _, treespec = json.loads(self._scalar("__spec__"))
         except (TypeError, ValueError, RecursionError) as error:
@@ -164,6 +178,9 @@ class Checkpoint:
         root = parse_treespec(treespec)
         if root.type not in DICTS:
             raise InputRefused("does not hold a dictionary")
+        keys = list(root.leaves())
+        if len(set(keys)) != len(keys):
+            raise InputRefused("two of its entries have the same flattened key, so one of them is lost")
         return root
 
     def _scalar(self, name: str) -> Any:
@@ -211,12 +228,8 @@ class Checkpoint:
         """Take the leaf `key` for the model's tensor `name`."""
         holder, described = self._described(key)
         kind = described["__TYPE__"]
-        if kind == "TorchTensorSerializer":
+        if kind in TENSORS:
             self._tensors.append({"key": name, **_tensor(self._file, holder, described)})
-        elif kind == "DeferredFullTensor":
-            dtype = described["dtype"].removeprefix("torch.")
-            fill = described["fill_value"]
-            self._tensors.append({"key": name, "dtype": dtype, "shape": described["shape"], "fill": fill})
         elif kind == "NoneSerializer":
             self._set_aside[key] = NONE
         elif kind in PLAIN:
@@ -226,7 +239,10 @@ class Checkpoint:
 
 
 def _tensor(file: Any, key: str, described: dict[str, Any]) -> dict[str, Any]:
-    """A tensor as it is described, if its dataset agrees, and where its bytes lie."""
+    """A tensor as it is described, if its dataset agrees, and where its bytes lie or what fills it."""
+    if described["__TYPE__"] == "DeferredFullTensor":
+        dtype = described["dtype"].removeprefix("torch.")
+        return {"dtype": dtype, "shape": described["shape"], "fill": described["fill_value"]}
     try:
         (shape,), (torch_dtype,) = described["shapes"], described["dtypes"]
         dtype = str(torch_dtype).removeprefix("torch.")
@@ -242,8 +258,8 @@ def _tensor(file: Any, key: str, described: dict[str, Any]) -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape, **location(dataset, key)}
 
 
-def read(path: str) -> dict[str, Any]:
-    """The document for one file. Raises `InputRefused`, and for a damaged file whatever h5py raises."""
+def read(path: str, what: str = "document") -> dict[str, Any]:
+    """The document for one file, or its `state`. Raises `InputRefused`, and for a damaged file whatever h5py raises."""
     import h5py
 
     # Nobody writes to a checkpoint that is converted, and not every file system can lock.
@@ -252,17 +268,20 @@ def read(path: str) -> dict[str, Any]:
             raise InputRefused("an HDF5 file with a user block is no checkpoint")
         version = scalar(file.id, "__version__", "__version__")
         if isinstance(version, (int, float)) and version >= FORMAT_VERSION:
-            return Checkpoint(file).document()
+            checkpoint = Checkpoint(file)
+            return checkpoint.state() if what == "state" else checkpoint.document()
+        if what == "state":
+            raise InputRefused(f"a format before {FORMAT_VERSION}, whose nesting is a pickle, which is never loaded")
         return LegacyCheckpoint(file).document()
 
 
-def main(path: str) -> None:
+def main(path: str, what: str = "document") -> None:
     for limit, value in ((resource.RLIMIT_AS, MEMORY_LIMIT), (resource.RLIMIT_CPU, CPU_LIMIT)):
         # Not every system has every limit; then the parent's timeout and the file's size have to do.
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(limit, (value, value))
     try:
-        document = read(path)
+        document = read(path, what)
     except InputRefused as error:
         document = {"refused": str(error)}
     except Exception as error:  # whatever HDF5 makes of a damaged file is a finding about the file
@@ -271,4 +290,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -12,13 +12,15 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from mmconvert.containers.mdl_chunks import GZIP, LZ4, NO_FILTER, Chunk, Chunked
+from mmconvert.containers.mdl_write import PLAIN
 from mmconvert.dtypes import BY_NAME, DType
 from mmconvert.errors import InputRefused
 from mmconvert.releases import Release
@@ -75,10 +77,8 @@ def read_file(path: Path, name: str = "", *, timeout: float = TIMEOUT) -> MdlFil
     busy for more than `timeout` seconds.
     """
     size = _size(path)
-    try:
-        answer = json.loads(_ask(path, timeout))
-        if "refused" in answer:
-            raise InputRefused(f"{path}: {_printable(answer['refused'])}")
+    with _understood(path):
+        answer = _answer(path, _ask(path, timeout))
         tensors = [_tensor(entry, path, name, size) for entry in answer["tensors"]]
         return MdlFile(
             tensors={tensor.key: tensor for tensor in tensors},
@@ -87,6 +87,51 @@ def read_file(path: Path, name: str = "", *, timeout: float = TIMEOUT) -> MdlFil
             version=f"checkpoint format {answer['format']}, cerebras_pytorch {answer['release'] or 'unknown'}",
             saved_by=None if answer["saved_by"] is None else str(Release.parse(answer["saved_by"])),
         )
+
+
+def read_state(path: Path, *, timeout: float = TIMEOUT) -> dict[str, Any]:
+    """Read all that a `.mdl` file of format 0.5 holds, from its headers alone, in the order of its nesting.
+
+    Dictionaries of any kind are dicts, whose keys are strings, lists, tuples and sets are lists, and tensors are
+    `TensorRef`s, whose keys are those on the way to them, joined with dots. Raises `InputRefused` as `read_file` does,
+    and by its key for a leaf that is neither tensor nor None, a bool, int, float or string, such as a pickled object.
+    """
+    size = _size(path)
+    with _understood(path):
+        answer = _answer(path, _ask(path, timeout, "state"))
+        state = _state(answer["state"], path, size)
+        if not isinstance(state, dict):
+            raise ValueError(f"a {type(state).__name__} where the whole belongs")
+        return state
+
+
+def _state(node: Any, path: Path, size: int) -> Any:
+    """One node of a nesting, see `mdl_child.Checkpoint`, and what stands below it."""
+    kind, held = node
+    if kind == "dict":
+        return {name: _state(child, path, size) for name, child in held.items()}
+    if kind == "list":
+        return [_state(child, path, size) for child in held]
+    if kind == "tensor":
+        return _tensor(held, path, str(path), size)
+    if type(held) not in PLAIN:
+        raise ValueError(f"a {type(held).__name__} where a value belongs")
+    return held
+
+
+def _answer(path: Path, text: bytes) -> dict[str, Any]:
+    """The other process's answer. Raises `InputRefused` where it refused the file."""
+    answer: dict[str, Any] = json.loads(text)
+    if "refused" in answer:
+        raise InputRefused(f"{path}: {_printable(answer['refused'])}")
+    return answer
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """Turn whatever an answer that makes no sense raises into `InputRefused`."""
+    try:
+        yield
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise InputRefused(f"{path}: cannot be made sense of: {_printable(repr(error))}") from error
 
@@ -105,8 +150,8 @@ def _size(path: Path) -> int:
     return status.st_size
 
 
-def _ask(path: Path, timeout: float) -> bytes:
-    """Have the other process open the file, and return its answer."""
+def _ask(path: Path, timeout: float, *what: str) -> bytes:
+    """Have the other process open the file, and return its answer, about `what` of it."""
     environment = os.environ | {
         # It finds this package as this process does, and nothing in the folder where the user happens to stand.
         "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
@@ -114,7 +159,7 @@ def _ask(path: Path, timeout: float) -> bytes:
         "OPENBLAS_NUM_THREADS": "1",
     }
     with subprocess.Popen(
-        [sys.executable, *CHILD, os.path.abspath(path)],
+        [sys.executable, *CHILD, os.path.abspath(path), *what],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

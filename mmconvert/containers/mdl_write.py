@@ -11,13 +11,15 @@ compression, and the nesting repeated for people in the first member of each `__
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mmconvert.containers.layout import FileLayout, Outline, Slot
+from mmconvert.containers.mdl_pages import Pages, frame
 from mmconvert.errors import InputRefused
+from mmconvert.excerpt import excerpt
 
 if TYPE_CHECKING:
     import numpy
@@ -40,6 +42,13 @@ RTFX_CODES = {
     "float64": 12,
     "bfloat16": 15,
 }
+# What else a leaf may be, and in how many bits an integer: Python reads none of more than 4,300 digits from JSON.
+PLAIN = (type(None), bool, int, float, str)
+INT_BITS = 14_000
+# How deep dictionaries and lists may stand in each other; a trainer's config takes about ten levels.
+MAX_DEPTH = 64
+# The longest name in bytes that HDF5 gives an attribute, less what is put behind a leaf's key.
+MAX_KEY = (1 << 16) - 64
 # Tensors start at multiples of this many bytes, so that they can be mapped as arrays.
 ALIGNMENT = 8
 
@@ -47,28 +56,74 @@ ALIGNMENT = 8
 def lay_out(name: str, outlines: Sequence[Outline], metadata: Mapping[str, Any]) -> FileLayout:
     """Lay out the checkpoint file `name` that holds `{"model": {key: tensor}, "__metadata__": [metadata]}`.
 
-    `metadata` is JSON-like: mappings with string keys, lists, strings, numbers, None. The same arguments give the same
-    bytes, whenever and wherever. Raises `InputRefused` for what the format cannot hold: an element type, a key, or two
-    entries of `metadata` whose paths, joined with dots, are the same.
+    `metadata` is JSON-like. The slots have the keys of the outlines. Raises `InputRefused` as `lay_out_state` does.
     """
     for outline in outlines:
-        _check(outline)
+        if outline.dtype.name not in RTFX_CODES:
+            remedy = "use --container safetensors to write it as it is"
+            raise InputRefused(f"{outline.key}: a .mdl file cannot hold {outline.dtype}; {remedy}")
+        if not outline.key:
+            raise InputRefused("'': a .mdl file cannot hold a tensor of this name")
     state = {"model": {outline.key: outline for outline in outlines}, "__metadata__": [metadata]}
-    pages = _Pages()
-    slots = _write(pages, outlines, state)
-    return FileLayout(name, pages.size, tuple(_frame(pages, slots.values())), slots)
+    layout = lay_out_state(name, state)
+    return replace(layout, slots={outline.key: layout.slots[f"model.{outline.key}"] for outline in outlines})
 
 
-def _check(outline: Outline) -> None:
-    if outline.dtype.name not in RTFX_CODES:
-        raise InputRefused(
-            f"{outline.key}: a .mdl file cannot hold {outline.dtype}; use --container safetensors to write it as it is"
-        )
-    if not outline.key or "/" in outline.key or not outline.key.isprintable():
-        raise InputRefused(f"{outline.key!r}: a .mdl file cannot hold a tensor of this name")
+def lay_out_state(name: str, state: Mapping[str, Any]) -> FileLayout:
+    """Lay out the checkpoint file `name` that holds `state`: mappings and lists in each other, and leaves.
+
+    A leaf is an `Outline`, whatever its key, where a tensor stands, or else None, a bool, int, float or str. Numbers
+    are kept as Python's JSON has them: integers of up to `INT_BITS` bits, and floats that may be NaN or infinite. The
+    slots have the tensors' flattened keys, see `flattened`. The same state gives the same bytes, whenever and wherever.
+
+    Raises `InputRefused` for what the format cannot hold: another object, an element type, a key, two leaves of one
+    flattened key, or a nesting deeper than `MAX_DEPTH`.
+    """
+    if "" in state:
+        raise InputRefused("'': a .mdl file cannot hold an entry of this name")
+    leaves: dict[str, Any] = {}
+    for key, leaf in flattened(state):
+        if key in leaves:
+            raise InputRefused(f"{key}: two entries have this path, which a .mdl file cannot tell apart")
+        _check(key, leaf)
+        leaves[key] = leaf
+    pages = Pages()
+    slots = _write(pages, leaves, state)
+    return FileLayout(name, pages.size, tuple(frame(pages, slots.values())), slots)
 
 
-def _write(pages: _Pages, outlines: Sequence[Outline], state: Mapping[str, Any]) -> dict[str, Slot]:
+def flattened(node: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Every leaf at and below `node`, after its flattened key: the keys and indices on the way to it, joined with dots.
+
+    Raises `InputRefused` for a nesting deeper than `MAX_DEPTH`, such as one that holds itself.
+    """
+    if depth > MAX_DEPTH:
+        raise InputRefused(f"{excerpt(key)}: is nested more than {MAX_DEPTH} levels deep")
+    if not isinstance(node, (Mapping, list)):
+        yield key, node
+        return
+    for name, child in node.items() if isinstance(node, Mapping) else enumerate(node):
+        yield from flattened(child, f"{key}.{name}" if depth else str(name), depth + 1)
+
+
+def _check(key: str, leaf: Any) -> None:
+    if isinstance(leaf, Outline):
+        if leaf.dtype.name not in RTFX_CODES:
+            raise InputRefused(f"{key}: a .mdl file cannot hold {leaf.dtype}")
+        # HDF5 takes a dot for the root, and a slash for the way into a group.
+        if key == "." or "/" in key or not key.isprintable():
+            raise InputRefused(f"{key!r}: a .mdl file cannot hold a tensor of this name")
+    elif type(leaf) not in PLAIN:
+        known = "a TensorRef, None, a bool, int, float or str"
+        raise InputRefused(f"{key}: a .mdl file cannot hold a {type(leaf).__name__}, only {known}")
+    elif isinstance(leaf, int) and leaf.bit_length() > INT_BITS:
+        raise InputRefused(f"{key}: a .mdl file cannot hold an integer of more than {INT_BITS} bits")
+    stored = key.encode(errors="replace")
+    if "\0" in key or stored != key.encode(errors="surrogatepass") or len(stored) > MAX_KEY:
+        raise InputRefused(f"{excerpt(key)!r}: a .mdl file cannot hold an entry of this name")
+
+
+def _write(pages: Pages, leaves: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Slot]:
     """Have HDF5 write everything but the tensors' bytes into `pages`, and return where those belong."""
     from h5py import h5f, h5fd, h5p
 
@@ -83,39 +138,34 @@ def _write(pages: _Pages, outlines: Sequence[Outline], state: Mapping[str, Any])
     access.set_alignment(1, ALIGNMENT)
     file = h5f.create(b"checkpoint.mdl", h5f.ACC_TRUNC, fapl=access, fcpl=creation)
     try:
-        slots = {outline.key: _add_tensor(file, outline) for outline in outlines}
-        _describe(file, state)
+        slots = {key: _add_tensor(file, key, leaf) for key, leaf in leaves.items() if isinstance(leaf, Outline)}
+        _describe(file, leaves, state)
     finally:
         file.close()
     return slots
 
 
-def _add_tensor(file: Any, outline: Outline) -> Slot:
+def _add_tensor(file: Any, key: str, outline: Outline) -> Slot:
     """Make room for a tensor, and describe it in the attributes of its dataset."""
     import numpy
     from h5py import h5d
 
     # HDF5 has no bfloat16; cerebras_pytorch keeps its bits in an int16.
     stored = numpy.dtype("int16" if outline.dtype.name == "bfloat16" else outline.dtype.name)
-    name = f"model.{outline.key}".encode()
-    dataset = h5d.create(file, name, _hdf5_type(stored), _space(outline.shape), _placed_unfilled())
+    dataset = h5d.create(file, key.encode(), _hdf5_type(stored), _space(outline.shape), _placed_unfilled())
     for attribute, value in _described(outline).items():
         _add_attribute(dataset, attribute, value)
     # An empty tensor has no place in the file.
     return Slot(dataset.get_offset() or 0, outline.nbytes)
 
 
-def _describe(file: Any, state: Mapping[str, Any]) -> None:
+def _describe(file: Any, leaves: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Write the attributes of the root: one for each leaf, the nesting, and last that all went well."""
-    seen = set()
-    for key, described in _leaves(state):
-        if key in seen:
-            raise InputRefused(f"{key}: two entries have this path, which a .mdl file cannot tell apart")
-        seen.add(key)
+    for key, leaf in leaves.items():
         document = {
             "__spec__": [None, _treespec({key: None})],
             "__objects__": [key],
-            f"{key}.__metadata__": described,
+            f"{key}.__metadata__": _described(leaf),
         }
         _add_attribute(file, f"{key}.__metadata__", json.dumps(document))
     _add_attribute(file, "__version__", FORMAT_VERSION)
@@ -163,33 +213,23 @@ def _placed_unfilled() -> Any:
     return plist
 
 
-def _described(outline: Outline) -> dict[str, Any]:
-    """What the reference says of a tensor, in the JSON of its leaf and again in the attributes of its dataset."""
-    return {
-        "__TORCH__": True,
-        "shapes": [list(outline.shape)],
-        "dtypes": [f"torch.{outline.dtype}"],
-        "rtfx_dtypes": [RTFX_CODES[outline.dtype.name]],
-        "__TYPE__": "TorchTensorSerializer",
-        "__NUMPY__": True,
-        "compressed": False,
-    }
-
-
-def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every leaf below `node`, as its flattened key and its description."""
-    if isinstance(node, (Mapping, list)):
-        items = node.items() if isinstance(node, Mapping) else enumerate(node)
-        for name, child in items:
-            yield from _leaves(child, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, Outline):
-        yield key, _described(node)
-    elif node is None:
-        yield key, {"__TYPE__": "NoneSerializer", "__NONE__": True}
-    elif isinstance(node, str):
-        yield key, {"string_value": node, "__TYPE__": "StringSerializer", "__NONE__": True}
-    else:
-        yield key, {"scalar_value": node, "__TYPE__": "ScalarSerializer", "__NONE__": True}
+def _described(leaf: Any) -> dict[str, Any]:
+    """What the reference says of a leaf; of a tensor also in the attributes of its dataset."""
+    if isinstance(leaf, Outline):
+        return {
+            "__TORCH__": True,
+            "shapes": [list(leaf.shape)],
+            "dtypes": [f"torch.{leaf.dtype}"],
+            "rtfx_dtypes": [RTFX_CODES[leaf.dtype.name]],
+            "__TYPE__": "TorchTensorSerializer",
+            "__NUMPY__": True,
+            "compressed": False,
+        }
+    if leaf is None:
+        return {"__TYPE__": "NoneSerializer", "__NONE__": True}
+    if isinstance(leaf, str):
+        return {"string_value": leaf, "__TYPE__": "StringSerializer", "__NONE__": True}
+    return {"scalar_value": leaf, "__TYPE__": "ScalarSerializer", "__NONE__": True}
 
 
 def _treespec(state: Any) -> str:
@@ -204,76 +244,3 @@ def _nesting(node: Any) -> dict[str, Any]:
     if isinstance(node, list):
         return {"type": "builtins.list", "context": "null", "children_spec": [_nesting(v) for v in node]}
     return {"type": None, "context": None, "children_spec": []}
-
-
-class _Pages:
-    """A file in memory, as h5py's file-object driver wants it, that keeps only the pages that were written.
-
-    The rest reads as zeros and takes no room, so a checkpoint of any size is laid out in a few megabytes.
-    """
-
-    PAGE = 4096
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._position = 0
-        self._pages: dict[int, bytearray] = {}
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def truncate(self, size: int) -> int:
-        self.size = size
-        return size
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer)
-        view[:] = self.read(self._position, len(view))
-        return self._advance(len(view))
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data)
-        for page, inside, outside in self._cut(self._position, len(view)):
-            self._pages.setdefault(page, bytearray(self.PAGE))[inside] = view[outside]
-        return self._advance(len(view))
-
-    def read(self, start: int, length: int) -> bytes:
-        """The bytes from `start` on; zeros where nothing was written."""
-        data = bytearray(length)
-        for page, inside, outside in self._cut(start, length):
-            if page in self._pages:
-                data[outside] = self._pages[page][inside]
-        return bytes(data)
-
-    def _advance(self, length: int) -> int:
-        self._position += length
-        self.size = max(self.size, self._position)
-        return length
-
-    def _cut(self, start: int, length: int) -> Iterator[tuple[int, slice, slice]]:
-        """Cut a range at page borders: (page, where in the page, where in the range)."""
-        done = 0
-        while done < length:
-            page, at = divmod(start + done, self.PAGE)
-            step = min(self.PAGE - at, length - done)
-            yield page, slice(at, at + step), slice(done, done + step)
-            done += step
-
-
-def _frame(pages: _Pages, slots: Iterable[Slot]) -> Iterator[tuple[int, bytes]]:
-    """What HDF5 wrote between, before and after the tensors, in rising order."""
-    position = 0
-    taken = sorted((slot.offset, slot.nbytes) for slot in slots if slot.nbytes)
-    for offset, nbytes in [*taken, (pages.size, 0)]:
-        between = pages.read(position, offset - position)
-        # Most gaps are the few bytes that align a tensor; a file is zero where nothing is said of it.
-        if any(between):
-            yield position, between
-        position = offset + nbytes

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from mmconvert.containers.layout import Outline
-from mmconvert.containers.mdl_child import MAX_DEPTH, Node, parse_treespec, read
-from mmconvert.containers.mdl_write import lay_out
+from mmconvert.containers.mdl_child import Node, parse_treespec, read
+from mmconvert.containers.mdl_write import MAX_DEPTH, lay_out
 from mmconvert.dtypes import BY_NAME
 from mmconvert.errors import InputRefused
 
