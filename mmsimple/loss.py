@@ -20,16 +20,20 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels.long(), reduction="none")
 
 
-def scaled(losses: Tensor, weights: Tensor, batch_size: int, scaling: LossScaling, loss_weight: float) -> Tensor:
+def divisor(loss_mask: Tensor, scaling: LossScaling) -> float:
+    """What the loss of a batch is divided by: the sum of its weights, or the number of its samples."""
+    return float(loss_mask.double().sum()) if scaling == "num_tokens" else float(len(loss_mask))
+
+
+def scaled(losses: Tensor, weights: Tensor, divided_by: float, scaling: LossScaling, loss_weight: float) -> Tensor:
     """The loss of a batch from those of its tokens, [T], and their weights in the mask, which need not be 1.
 
-    `num_tokens` divides by the sum of the weights; `batch_size` by the number of samples, and multiplies by
-    `loss_weight`. Raises NothingToLearn where `num_tokens` would divide by 0.
+    It is divided by the batch's `divisor`, or that of a larger one of which it is a part; `batch_size` multiplies by
+    `loss_weight` too. Raises NothingToLearn where `num_tokens` would divide by 0.
     """
     total = (losses * weights.to(losses.dtype)).sum()
     if scaling == "batch_size":
-        return total / batch_size * loss_weight
-    count = weights.to(losses.dtype).sum()
-    if count == 0:
+        return total / divided_by * loss_weight
+    if divided_by == 0:
         raise NothingToLearn("the loss mask is 0 everywhere in this batch: there is no token to learn from")
-    return total / count
+    return total / divided_by

@@ -22,7 +22,7 @@ from mmsimple.config import ImageModelConfig, ModelConfig, MultimodalConfig
 from mmsimple.element_types import computed_in
 from mmsimple.freeze import rest
 from mmsimple.llama import LlamaModel
-from mmsimple.loss import scaled, token_losses
+from mmsimple.loss import divisor, scaled, token_losses
 from mmsimple.projector import build_projector, tokens_after
 from mmsimple.vit import ViTModel
 
@@ -159,20 +159,29 @@ class MultimodalModel(nn.Module):
         logits: Tensor = self.text_model.lm_head(self.hidden_states(batch))
         return logits
 
-    def loss(self, batch: Batch) -> Tensor:
-        """The training loss, a scalar; the head sees no more than the tokens that count.
+    def loss(self, batch: Batch, divided_by: float | None = None) -> Tensor:
+        """The training loss, a scalar.
+
+        It is divided by the batch's own `mmsimple.loss.divisor`, or by that of a larger batch that this is a part of:
+        the losses of the parts add up to that of the whole.
 
         Of a batch of text alone nothing reaches a projector: where only that trains, such a loss has no gradient.
         Raises NothingToLearn for a batch without any token that counts, where the loss is a mean over tokens.
         """
+        losses, weights = self.losses(batch)
+        config = self.config
+        if divided_by is None:
+            assert batch.loss_mask is not None
+            divided_by = divisor(batch.loss_mask, config.loss_scaling)
+        return scaled(losses, weights, divided_by, config.loss_scaling, config.loss_weight)
+
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss of each token that counts and its weight, both [T]; the head sees no more than these tokens."""
         if batch.labels is None or batch.loss_mask is None:
             raise ValueError("a loss needs labels and a loss_mask")
         counts = batch.loss_mask != 0  # [B, S]
         hidden_states = self.hidden_states(batch)[counts]  # [T, H]
-        losses = token_losses(self.text_model.lm_head(hidden_states), batch.labels[counts])
-        config = self.config
-        size = len(batch.text_input_ids)
-        return scaled(losses, batch.loss_mask[counts], size, config.loss_scaling, config.loss_weight)
+        return token_losses(self.text_model.lm_head(hidden_states), batch.labels[counts]), batch.loss_mask[counts]
 
     def hidden_states(self, batch: Batch, cache: KeyValueCache | None = None) -> Tensor:
         """What the head reads, [B, S, H]; with a cache, the batch's text is kept in it.

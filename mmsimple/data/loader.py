@@ -49,6 +49,9 @@ class Loader:
             num_workers=config.num_workers,
             prefetch_factor=config.prefetch_factor,
             persistent_workers=config.persistent_workers,
+            # Seeds for workers, which draw nothing: without a generator of its own they would come out of the random
+            # numbers that dropout has, and a run that begins an iteration anew would have others.
+            generator=torch.Generator(),
         )
 
     @property

@@ -125,5 +125,5 @@ def test_cross_entropy_is_in_float32_also_for_bfloat16() -> None:
 
 def test_scalings_are_their_formulas() -> None:
     losses, weights = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, 0.5, 2.0])
-    assert float(scaled(losses, weights, 5, "num_tokens", 1.0)) == pytest.approx(10 / 3.5)
+    assert float(scaled(losses, weights, 3.5, "num_tokens", 1.0)) == pytest.approx(10 / 3.5)
     assert float(scaled(losses, weights, 5, "batch_size", 0.25)) == pytest.approx(10 / 5 * 0.25)

@@ -1,0 +1,72 @@
+"""The gradients of one update: of several batches, in parts that fit in memory, weighed as if all were one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmsimple.loss import divisor
+from mmsimple.model import Batch, MultimodalModel
+
+
+def parts(batch: Batch, size: int | None) -> Iterator[Batch]:
+    """A batch, so many samples at a time; None: all at once."""
+    count = len(batch.text_input_ids)
+    step = size or count
+    for start in range(0, count, step):
+        yield _each(batch, partial(_cut, start=start, length=step))
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    return _each(batch, lambda tensor: tensor.to(device))
+
+
+def accumulate(
+    model: MultimodalModel,
+    batches: Sequence[Batch],
+    backward: Callable[[Tensor], None],
+    *,
+    micro_batch_size: int | None,
+    device: torch.device,
+    half: torch.dtype | None,
+) -> float:
+    """Add up the gradients of all batches and give their loss, which is that of one batch of all their samples.
+
+    `backward` is what becomes of the loss of a part; one without a gradient, such as that of texts where only a
+    projector trains, is passed over. `half` is what is computed in where that is not float32. Raises NothingToLearn
+    where no token of any batch counts.
+    """
+    whole = sum(divisor(_mask(batch), model.config.loss_scaling) for batch in batches)
+    total = 0.0
+    for batch in batches:
+        for part in parts(batch, micro_batch_size):
+            with torch.autocast(device.type, half, enabled=half is not None):
+                loss = model.loss(on_device(part, device), whole)
+            if loss.requires_grad:
+                backward(loss)
+            total += loss.item()
+    return total
+
+
+def learned_tokens(batches: Sequence[Batch]) -> int:
+    """How many tokens count in the loss."""
+    return sum(int((_mask(batch) != 0).sum()) for batch in batches)
+
+
+def _mask(batch: Batch) -> Tensor:
+    if batch.loss_mask is None:
+        raise ValueError("a loss needs a loss_mask")
+    return batch.loss_mask
+
+
+def _cut(tensor: Tensor, start: int, length: int) -> Tensor:
+    return tensor[start : start + length]
+
+
+def _each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    values: dict[str, Any] = {name: None if each is None else change(each) for name, each in batch._asdict().items()}
+    return Batch(**values)
