@@ -47,3 +47,9 @@ class DiskError(MMConvertError):
     """The disk is full or failed; the message says where, and how much was needed and free."""
 
     exit_code = 7
+
+
+class TrainingStopped(MMConvertError):
+    """A training run whose loss is not finite any more; what it has saved before is as it was."""
+
+    exit_code = 8

@@ -15,7 +15,8 @@ from mmconvert.errors import UsageError
 from mmconvert.report import SCHEMA, Reporter
 from mmsimple.data.templates import TEMPLATES
 
-COMING = ("train", "plot")
+COMING = ("plot",)
+MODES = ("train", "eval", "train_and_eval")
 
 
 class _Commands(click.Group):
@@ -35,8 +36,8 @@ class _Commands(click.Group):
 def cli(context: click.Context) -> None:
     """Train the simple multimodal model and generate text with it.
 
-    In this release it prepares data, validates configs and generates. Coming: train and plot. To convert checkpoints,
-    see mmconvert --help.
+    In this release it prepares data, validates configs, trains and generates. Coming: plot. To convert checkpoints, see
+    mmconvert --help.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -88,6 +89,50 @@ def prepare(reporter: Reporter, annotations: Path, out: Path, workers: int, over
     with reporter.progress("preparing", of_bytes=False) as progress:
         found = run(annotations, out, job, phase=said["phase"], workers=workers, overwrite=overwrite, progress=progress)
     reporter.summary({**found.params, "out": str(found.out)}, lambda: draw_prepared(found))
+
+
+@cli.command()
+@click.argument("config", type=EXISTING, metavar="CONFIG")
+@click.option("--model-dir", type=PATH, required=True, help="Where checkpoints and metrics.jsonl go.")
+@click.option("--mode", type=click.Choice(MODES), default="train_and_eval", show_default=True)
+@click.option("--init-from", type=EXISTING, help="Begin with these weights, of whatever mmconvert reads.")
+@click.option(
+    "--resume", help="auto: the newest of --model-dir; never; or a checkpoint  [default: the file's, or auto]"
+)
+@click.option("--max-steps", type=click.IntRange(min=1), help="Updates, those before a restart included.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="[default: the file's backend]")
+@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change a value of CONFIG.")
+@reporting
+def train(
+    reporter: Reporter,
+    config: Path,
+    model_dir: Path,
+    mode: str,
+    init_from: Path | None,
+    resume: str | None,
+    max_steps: int | None,
+    device: str | None,
+    settings: tuple[str, ...],
+) -> None:
+    """Train the model that CONFIG describes, or take a run up again where it was stopped, however that was."""
+    _check_torch()
+    from mmsimple.report import draw_run, run_document
+    from mmsimple.train.reading import read_run_file
+    from mmsimple.train.run import run as run_of
+    from mmsimple.train.start import resume_of
+
+    if max_steps is not None:
+        settings = (*settings, "trainer.init.loop.max_epochs=null", f"trainer.init.loop.max_steps={max_steps}")
+    done = run_of(
+        read_run_file(config, settings),
+        model_dir,
+        mode=mode,
+        init_from=init_from,
+        resume=resume_of(resume),
+        device=device,
+        say=reporter.note,
+    )
+    reporter.summary(run_document(done), lambda: draw_run(done))
 
 
 @cli.command()

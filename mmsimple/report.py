@@ -10,6 +10,7 @@ from mmconvert.units import human_bytes
 if TYPE_CHECKING:
     from mmsimple.data.prepare import Prepared
     from mmsimple.size import Sized
+    from mmsimple.train.run import Done
 
 
 def size_document(found: Sized) -> dict[str, Any]:
@@ -67,3 +68,17 @@ def draw_prepared(found: Prepared) -> None:
     for reason, each in sorted(params["skipped"].items(), key=lambda item: -item[1]["count"]):
         shown, more = ", ".join(map(str, each["records"])), " ..." if each["count"] > len(each["records"]) else ""
         print(f"  skipped: {each['count']:,} {reason} (records {shown}{more})")
+
+
+def run_document(done: Done) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "step": done.step,
+        "checkpoint": None if done.checkpoint is None else str(done.checkpoint),
+        "validation": [{**vars(each), "perplexity": each.perplexity} for each in done.validation],
+    }
+
+
+def draw_run(done: Done) -> None:
+    if done.checkpoint is not None:
+        print(f"{done.checkpoint}: update {done.step}")

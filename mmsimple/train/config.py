@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import torch
+
 from mmsimple.config import MultimodalConfig
 from mmsimple.data.section import DataConfig
 from mmsimple.train.optimizer import AdamWConfig
@@ -14,6 +16,7 @@ from mmsimple.train.schedules import Schedule
 from mmsimple.workload import Half
 
 Backend: TypeAlias = Literal["CSX", "CPU", "GPU"]
+TORCH: dict[Half, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,11 @@ class Precision:
     max_gradient_norm: float | None = None
     max_gradient_value: float | None = None
     log_loss_scale: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """`half` as torch has it."""
+        return None if self.half is None else TORCH[self.half]
 
 
 @dataclass(frozen=True)

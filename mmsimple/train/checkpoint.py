@@ -1,0 +1,98 @@
+"""Checkpoints of a run, `checkpoint_{step}.mdl`: all that it takes to go on as if nothing had happened.
+
+They have the form in which CS saves a run: `model`, `optimizer` and the rest side by side, with `model.` in front of
+every parameter's name, and what describes the model under `__metadata__`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmconvert import api
+from mmconvert.dtypes import BY_NAME
+from mmconvert.errors import InputRefused
+from mmconvert.releases import NEWEST
+from mmconvert.sources import TensorRef
+from mmsimple.checkpoint import InMemory, read_tensor, refs
+
+NAME = re.compile(r"checkpoint_(\d+)\.mdl")
+PREFIX = "model."
+# Without these no run can go on.
+NEEDED = ("optimizer", "dataloader", "rng", "global_step")
+
+
+def path_of(folder: Path, step: int) -> Path:
+    return folder / f"checkpoint_{step}.mdl"
+
+
+def saved(folder: Path) -> dict[int, Path]:
+    """The checkpoints in a model folder by their steps, in order; what is not finished has another name."""
+    found = {int(name[1]): path for path in folder.glob("*.mdl") if (name := NAME.fullmatch(path.name))}
+    return dict(sorted(found.items()))
+
+
+def save(path: Path, model: nn.Module, params: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Write a model and the state of its run; the file appears whole or not at all.
+
+    `params` is the run's params document. `state` is any nesting with tensors in it, and `optimizer` as
+    `optimizer_state` gives it. Raises DiskError.
+    """
+    weights = {f"{PREFIX}{ref.key}": ref for ref in refs(model)}
+    metadata = {"version": f"{NEWEST}.0", "model_name": "multimodal_simple", "params": dict(params)}
+    rest = {**state, "optimizer": _renamed(state["optimizer"], lambda name: PREFIX + name)}
+    api.write_state(path, {"model": weights, **_as_refs(rest, ""), "__metadata__": [metadata]}, overwrite=True)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """The state of a run, see `save`. Raises InputRefused for a file that is damaged, or no checkpoint of a run."""
+    state = api.read_state(path)
+    state.pop("model", None)
+    state.pop("__metadata__", None)
+    missing = [name for name in NEEDED if name not in state]
+    if missing:
+        raise InputRefused(f"{path}: has no {', '.join(missing)} to go on with; --init-from takes its weights alone")
+    loaded: dict[str, Any] = _as_tensors(state)
+    return {**loaded, "optimizer": _renamed(loaded["optimizer"], lambda name: name.removeprefix(PREFIX))}
+
+
+def keep_newest(folder: Path, count: int | None, step: int) -> None:
+    """Of the checkpoints up to `step` remove all but so many of the newest; None keeps all."""
+    if count is not None:
+        for path in [path for number, path in saved(folder).items() if number <= step][:-count]:
+            path.unlink()
+
+
+def _renamed(optimizer: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
+    """The state of an optimizer with other names of its parameters."""
+    return {
+        "state": {rename(name): state for name, state in optimizer["state"].items()},
+        "param_groups": [
+            {**group, "params": [rename(name) for name in group["params"]]} for group in optimizer["param_groups"]
+        ],
+    }
+
+
+def _as_refs(node: Any, key: str) -> Any:
+    if isinstance(node, Tensor):
+        dtype = BY_NAME[str(node.dtype).removeprefix("torch.")]
+        return TensorRef(key, dtype, tuple(node.shape), InMemory(node.detach().contiguous()))
+    if isinstance(node, list):
+        return [_as_refs(child, f"{key}.{number}") for number, child in enumerate(node)]
+    if isinstance(node, Mapping):
+        return {name: _as_refs(child, f"{key}.{name}" if key else name) for name, child in node.items()}
+    return node
+
+
+def _as_tensors(node: Any) -> Any:
+    if isinstance(node, TensorRef):
+        return read_tensor(node)
+    if isinstance(node, list):
+        return [_as_tensors(child) for child in node]
+    if isinstance(node, Mapping):
+        return {name: _as_tensors(child) for name, child in node.items()}
+    return node

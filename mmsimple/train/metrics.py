@@ -1,0 +1,40 @@
+"""What a run tells programs: a line of JSON for every update, and nothing in it that another run would not tell."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+FILE = "metrics.jsonl"
+
+
+class Metrics:
+    """Appends to `metrics.jsonl` in a model folder; where a run goes on after `step`, what came later goes."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.path = folder / FILE
+        kept = [f"{json.dumps(each)}\n" for each in read_metrics(folder) if each["step"] <= step]
+        new = self.path.with_suffix(".new")
+        new.write_text("".join(kept), "utf-8")
+        os.replace(new, self.path)
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Append a line; null stands for numbers that are not finite, which JSON does not have."""
+        finite = {
+            name: None if isinstance(value, float) and not isfinite(value) else value for name, value in values.items()
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(finite)}\n")
+
+
+def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
+    """The metrics of a run; what a killed one left of a line is passed over."""
+    path = folder / FILE
+    text = path.read_text("utf-8") if path.is_file() else ""
+    for line in text.splitlines(keepends=True):
+        if line.endswith("\n"):
+            yield json.loads(line)

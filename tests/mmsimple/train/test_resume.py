@@ -1,0 +1,167 @@
+"""A run that is stopped, however that is, ends where it would have ended undisturbed: to the bit."""
+
+from __future__ import annotations
+
+import os
+import random as python_random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmsimple.train import checkpoint
+from mmsimple.train.reading import read_run_file
+from mmsimple.train.rng import rng_state, seed_all, set_rng_state
+from mmsimple.train.run import Done, run
+from tests.mmsimple.train.runs import assert_equal, write_params
+
+
+class Killed(BaseException):
+    """What nobody catches."""
+
+
+def train(params: Path, folder: Path, *, killed_after: int | None = None, **options: Any) -> Done:
+    def say(text: str) -> None:
+        if text.startswith(f"update {killed_after} "):
+            raise Killed
+
+    return run(read_run_file(params), folder, say=say, **options)
+
+
+def disturbed(params: Path, folder: Path, *stops: int) -> Path:
+    """The last checkpoint of a run that is killed after these updates."""
+    for stop in stops:
+        with pytest.raises(Killed):
+            train(params, folder, killed_after=stop)
+    last = train(params, folder).checkpoint
+    assert last is not None
+    return last
+
+
+def undisturbed(params: Path, folder: Path) -> Path:
+    last = train(params, folder).checkpoint
+    assert last is not None
+    return last
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stops", [(4,), (2, 8), (3, 6, 7)])
+def test_a_killed_run_ends_as_an_undisturbed_one(workers: int, stops: tuple[int, ...], tmp_path: Path) -> None:
+    params = write_params(tmp_path, workers)
+    expected = undisturbed(params, tmp_path / "whole")
+    found = disturbed(params, tmp_path / "parts", *stops)
+    assert_equal(found, expected)
+    assert (tmp_path / "parts" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"init__loop__grad_accum_steps": 3, "init__loop__max_steps": 7},
+        {"init__precision": {"enabled": True, "fp16_type": "float16"}},
+        {"init__precision": {"enabled": True, "fp16_type": "bfloat16"}},
+        {"init__loop": {"max_epochs": 3}},
+        {"init__model__freeze": ["^image_model.image_model_list"]},
+    ],
+    ids=["accumulated", "float16", "bfloat16", "epochs", "frozen"],
+)
+def test_of_every_kind_of_run(changes: dict[str, Any], tmp_path: Path) -> None:
+    params = write_params(tmp_path, **changes)
+    assert_equal(disturbed(params, tmp_path / "parts", 2, 5), undisturbed(params, tmp_path / "whole"))
+
+
+def test_dropout_would_show_other_random_numbers(tmp_path: Path) -> None:
+    one, other = (undisturbed(write_params(tmp_path, init__seed=seed), tmp_path / str(seed)) for seed in (1, 2))
+    with pytest.raises(AssertionError):
+        assert_equal(one, other)
+
+
+def test_a_run_that_goes_on_ends_at_the_same_update(tmp_path: Path) -> None:
+    short, long = tmp_path / "short.yaml", write_params(tmp_path)
+    short.write_text(long.read_text("utf-8").replace("max_steps: 10", "max_steps: 5"), "utf-8")
+    assert train(short, tmp_path / "parts").step == 5
+    found = train(long, tmp_path / "parts")
+    assert (found.step, found.checkpoint) == (10, tmp_path / "parts" / "checkpoint_10.mdl")
+    expected = undisturbed(long, tmp_path / "whole")
+    assert found.checkpoint is not None
+    assert_equal(found.checkpoint, expected)
+
+
+# --- real signals ---------------------------------------------------------------------------------------------------
+
+
+def started(params: Path, folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "from mmsimple.cli import main; main()", "train", str(params)]
+    # Sums come out otherwise with another number of threads; here they have one, see `one_thread`.
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*command, "--model-dir", str(folder)], stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(text):
+            return
+    raise AssertionError(f"ended before it said {text!r}")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sigterm_saves_the_update_that_it_comes_in(workers: int, tmp_path: Path) -> None:
+    params = write_params(tmp_path, workers, init__loop__max_steps=40, init__checkpoint__steps=1000)
+    expected = undisturbed(params, tmp_path / "whole")
+    process = started(params, tmp_path / "parts")
+    wait_for(process, "update 4 ")
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    (step,) = checkpoint.saved(tmp_path / "parts")
+    assert 4 <= step < 40
+    assert f"stopped at update {step}, which is saved" in said
+    assert_equal(undisturbed(params, tmp_path / "parts"), expected)
+
+
+def test_sigkill_leaves_nothing_half_written(tmp_path: Path) -> None:
+    params = write_params(tmp_path, 2, init__loop__max_steps=40, init__checkpoint__steps=1)
+    expected = undisturbed(params, tmp_path / "whole")
+    generator = python_random.Random(0)
+    for _ in range(3):
+        process = started(params, tmp_path / "parts")
+        wait_for(process, "update ")
+        time.sleep(generator.random() / 4)
+        process.kill()
+        process.communicate(timeout=60)
+        for path in checkpoint.saved(tmp_path / "parts").values():
+            checkpoint.load_state(path)
+    assert_equal(undisturbed(params, tmp_path / "parts"), expected)
+    assert (tmp_path / "parts" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+# --- random numbers -------------------------------------------------------------------------------------------------
+
+
+def test_random_numbers_go_on_where_they_were() -> None:
+    def draw() -> tuple[Any, ...]:
+        return python_random.random(), python_random.gauss(0, 1), float(np.random.randn()), float(torch.rand(()))
+
+    seed_all(5)
+    draw()
+    state = rng_state()
+    expected = draw()
+    assert draw() != expected
+    set_rng_state(state)
+    assert draw() == expected
+    seed_all(5)
+    assert draw() != expected
+
+
+def test_a_seed_seeds_all_three() -> None:
+    seed_all(7)
+    first = (python_random.random(), float(np.random.rand()), float(torch.rand(())))
+    seed_all(7)
+    assert (python_random.random(), float(np.random.rand()), float(torch.rand(()))) == first

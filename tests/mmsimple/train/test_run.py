@@ -1,0 +1,277 @@
+"""A run: what it learns, what it leaves, what it writes, and how it ends where nothing finite comes out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import mmconvert
+from mmconvert.errors import InputRefused, OutputRefused, TrainingStopped, UsageError
+from mmconvert.paths import leaves, put
+from mmsimple.load import load_model
+from mmsimple.model import MultimodalModel
+from mmsimple.train import checkpoint, loop, update
+from mmsimple.train.loop import MOST_SKIPPED
+from mmsimple.train.metrics import read_metrics
+from mmsimple.train.reading import read_run_file
+from mmsimple.train.run import Done, run
+from tests.mmsimple.small import MULTIMODAL, drawn
+from tests.mmsimple.train.runs import params_of, tensors, write_params
+
+TOO_FAST = [{"ConstantLR": {"learning_rate": 1e30}}]
+
+
+def train(folder: Path, workers: int = 0, *, settings: tuple[str, ...] = (), **changes: Any) -> tuple[Done, list[str]]:
+    """A run in `folder/model`, and what it said."""
+    said: list[str] = []
+    config = read_run_file(write_params(folder, workers, **changes), settings)
+    return run(config, folder / "model", say=said.append), said
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return list(read_metrics(folder / "model"))
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return {name: each for name, each in tensors(path).items() if name.startswith("/model/")}
+
+
+# --- learning -------------------------------------------------------------------------------------------------------
+
+
+def test_it_learns_what_it_reads(tmp_path: Path) -> None:
+    done, said = train(tmp_path, init__loop__max_steps=30)
+    losses = [each["loss"] for each in metrics(tmp_path)]
+    assert len(losses) == done.step == 30
+    assert losses[-1] < losses[0] / 4
+    (validation,) = done.validation
+    assert validation.loss < losses[0] / 4
+    assert said[-1] == f"validation at update 30: {validation}"
+
+
+def test_frozen_tensors_stay_as_they_are_and_all_others_learn(tmp_path: Path) -> None:
+    checkpoints = {"steps": 10, "save_initial_checkpoint": True}
+    frozen = ("image_model.image_model_list", "text_model")
+    patterns = [f"^{name}" for name in frozen]
+    done, said = train(tmp_path, init__model__freeze=patterns, init__checkpoint=checkpoints)
+    assert any("frozen: image_model.image_model_list, text_model" in text for text in said)
+    assert done.checkpoint is not None
+    before, after = weights(tmp_path / "model" / "checkpoint_0.mdl"), weights(done.checkpoint)
+    for name, weight in after.items():
+        stays = name.removeprefix("/model/model.").startswith(frozen)
+        assert torch.equal(weight, before[name]) == stays, name
+
+
+def test_rates_are_those_of_the_schedule(tmp_path: Path) -> None:
+    train(tmp_path)
+    schedule = read_run_file(tmp_path / "run.yaml").schedule
+    assert [each["learning_rate"] for each in metrics(tmp_path)] == [schedule(step) for step in range(10)]
+
+
+def test_batches_that_are_accumulated_are_one_update(tmp_path: Path) -> None:
+    """Samples of one epoch in one update: 7 at once, or 2, 2, 2 and 1."""
+    model = params_of(tmp_path)["trainer"]["init"]["model"]
+    for path, _ in list(leaves(model)):
+        if path.endswith("dropout_rate"):
+            model = put(model, path, 0.0)
+    found = []
+    for size, count in ((7, 1), (2, 4)):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        data: dict[str, Any] = {"fit__train_dataloader__batch_size": size, "fit__train_dataloader__drop_last": False}
+        train(folder, init__model=model, init__loop={"max_steps": 3, "grad_accum_steps": count}, **data)
+        assert [each["samples"] for each in metrics(folder)] == [7, 7, 7]
+        found.append([each[name] for each in metrics(folder) for name in ("loss", "gradient_norm", "parameter_norm")])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+def test_half_precision_learns_and_keeps_weights_in_float32(half: str, tmp_path: Path) -> None:
+    precision = {"enabled": True, "fp16_type": half, "log_loss_scale": True}
+    done, _ = train(tmp_path, init__precision=precision, init__loop__max_steps=20)
+    found = metrics(tmp_path)
+    assert found[-1]["loss"] < found[0]["loss"] / 2
+    assert ("loss_scale" in found[0]) == (half == "float16")
+    assert done.checkpoint is not None
+    assert {weight.dtype for weight in weights(done.checkpoint).values()} == {torch.float32}
+
+
+def test_a_stated_scale_stays(tmp_path: Path) -> None:
+    precision = {"enabled": True, "fp16_type": "float16", "log_loss_scale": True, "loss_scaling_factor": 32.0}
+    train(tmp_path, init__precision=precision)
+    assert {each["loss_scale"] for each in metrics(tmp_path)} == {32.0}
+
+
+def test_gradients_are_cut_after_their_norm_is_told(tmp_path: Path) -> None:
+    train(tmp_path, init__precision={"enabled": False, "max_gradient_norm": 1e-3}, init__loop__max_steps=2)
+    assert all(each["gradient_norm"] > 1e-2 for each in metrics(tmp_path))
+    assert all("parameter_norm" in each for each in metrics(tmp_path))
+
+
+def test_epochs_are_counted_in_place_of_updates(tmp_path: Path) -> None:
+    done, _ = train(tmp_path, init__loop={"max_epochs": 2}, fit__train_dataloader__drop_last=False)
+    assert sum(each["samples"] for each in metrics(tmp_path)) == 14
+    assert done.step == len(metrics(tmp_path))
+
+
+# --- what is written ------------------------------------------------------------------------------------------------
+
+
+def test_checkpoints_come_at_their_updates_and_at_the_end(tmp_path: Path) -> None:
+    train(tmp_path)
+    assert list(checkpoint.saved(tmp_path / "model")) == [3, 6, 9, 10]
+
+
+def test_only_the_newest_stay(tmp_path: Path) -> None:
+    train(tmp_path, init__callbacks=[{"KeepNCheckpoints": {"n": 2}}])
+    assert list(checkpoint.saved(tmp_path / "model")) == [9, 10]
+
+
+def test_newer_checkpoints_are_never_removed_for_older_ones(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 9):
+        checkpoint.path_of(tmp_path, step).write_bytes(b"")
+    checkpoint.keep_newest(tmp_path, 1, 3)
+    assert list(checkpoint.saved(tmp_path)) == [3, 9]
+    checkpoint.keep_newest(tmp_path, None, 9)
+    assert list(checkpoint.saved(tmp_path)) == [3, 9]
+
+
+def test_a_checkpoint_is_one_that_mmconvert_reads(tmp_path: Path) -> None:
+    done, _ = train(tmp_path)
+    assert done.checkpoint is not None
+    found = mmconvert.recognise(done.checkpoint)
+    assert found.node.model == "mmsimple-llava"
+    assert found.params["trainer"] == yaml.safe_load((tmp_path / "run.yaml").read_text("utf-8"))["trainer"]
+    model = load_model(done.checkpoint)
+    for name, weight in weights(done.checkpoint).items():
+        assert torch.equal(model.state_dict()[name.removeprefix("/model/model.")], weight), name
+
+
+def test_optimizer_state_has_the_names_of_cs(tmp_path: Path) -> None:
+    done, _ = train(tmp_path, init__model__freeze=["^image_model", "^text_model.transformer_decoder"])
+    assert done.checkpoint is not None
+    names = [name for name in tensors(done.checkpoint) if name.startswith("/optimizer/state/")]
+    assert "/optimizer/state/model.text_model.lm_head.weight/exp_avg" in names
+    assert not [name for name in names if "image_model" in name]
+
+
+def test_the_files_of_the_weights_come_along(tmp_path: Path) -> None:
+    model = drawn(MultimodalModel(MULTIMODAL))
+    model.assets = {"tokenizer_config.json": b"{}", "preprocessor_config.json": b"{}"}
+    model.save(tmp_path / "weights")
+    config = read_run_file(write_params(tmp_path))
+    done = run(config, tmp_path / "model", init_from=tmp_path / "weights", say=lambda text: None)
+    assert (tmp_path / "model" / "assets" / "preprocessor_config.json").read_bytes() == b"{}"
+    assert done.checkpoint is not None
+    assert set(mmconvert.recognise(done.checkpoint).sidecars) == set(model.assets)
+
+
+# --- where nothing finite comes out ---------------------------------------------------------------------------------
+
+
+def test_updates_that_are_not_finite_are_passed_over_and_then_it_ends(tmp_path: Path) -> None:
+    train(tmp_path, init__loop__max_steps=3)
+    good = tensors(tmp_path / "model" / "checkpoint_3.mdl")
+    with pytest.raises(TrainingStopped) as caught:
+        train(tmp_path, init__schedulers=TOO_FAST, init__checkpoint__steps=100, init__loop__max_steps=100)
+    assert caught.value.exit_code == 8
+    assert f"{MOST_SKIPPED + 1} times in a row" in str(caught.value)
+    assert f"{tmp_path / 'model' / 'checkpoint_3.mdl'} is the last checkpoint" in str(caught.value)
+    assert list(checkpoint.saved(tmp_path / "model")) == [3]
+    assert tensors(tmp_path / "model" / "checkpoint_3.mdl").keys() == good.keys()
+    # The update that spoilt the weights, and those that were passed over.
+    found = metrics(tmp_path)[3:]
+    assert len(found) == 1 + MOST_SKIPPED
+    assert [each.get("passed_over") for each in found[1:]] == ["loss or gradient not finite"] * MOST_SKIPPED
+    assert all(each["loss"] is None for each in found[1:])
+
+
+def test_an_update_that_is_passed_over_changes_no_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = update.accumulate
+
+    def spoilt(model: Any, *given: Any, **options: Any) -> float:
+        loss = real(model, *given, **options)
+        model.text_model.lm_head.weight.grad[0, 0] = float("inf")
+        return loss
+
+    monkeypatch.setattr("mmsimple.train.loop.accumulate", spoilt)
+    checkpoints = {"steps": 10, "save_initial_checkpoint": True}
+    done, _ = train(tmp_path, init__loop__max_steps=MOST_SKIPPED, init__checkpoint=checkpoints)
+    assert done.checkpoint is not None
+    before = weights(tmp_path / "model" / "checkpoint_0.mdl")
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(done.checkpoint).items())
+
+
+def test_a_scale_that_is_too_large_costs_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "FIRST_SCALE", 2.0**40)
+    precision = {"enabled": True, "fp16_type": "float16"}
+    train(tmp_path, init__precision=precision, init__loop__max_steps=40)
+    found = metrics(tmp_path)
+    assert len([each for each in found if "passed_over" in each]) > MOST_SKIPPED
+    assert found[-1]["loss"] < found[0]["loss"] - 1
+
+
+# --- what cannot be run ---------------------------------------------------------------------------------------------
+
+
+def test_what_there_is_no_data_for_is_refused_before_any_weight_is_read(tmp_path: Path) -> None:
+    for mode, lacks in (("train", "train_dataloader"), ("eval", "val_dataloader")):
+        document = params_of(tmp_path)
+        del document["trainer"]["fit"][lacks]
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump(document), "utf-8")
+        with pytest.raises(UsageError, match=lacks):
+            run(read_run_file(tmp_path / "run.yaml"), tmp_path / "model", mode=mode, init_from=tmp_path / "none")
+    assert not (tmp_path / "model").exists()
+
+
+def test_eval_measures_a_checkpoint_and_writes_nothing(tmp_path: Path) -> None:
+    done, _ = train(tmp_path)
+    before = sorted((tmp_path / "model").iterdir())
+    found = run(read_run_file(tmp_path / "run.yaml"), tmp_path / "model", mode="eval", say=lambda text: None)
+    assert found == done
+    assert sorted((tmp_path / "model").iterdir()) == before
+
+
+def test_train_alone_measures_nothing(tmp_path: Path) -> None:
+    done = run(read_run_file(write_params(tmp_path)), tmp_path / "model", mode="train", say=lambda text: None)
+    assert done.validation == ()
+
+
+def test_validation_comes_at_its_updates_and_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    often, said = train(tmp_path / "a", init__loop={"max_steps": 10, "eval_frequency": 4})
+    assert [text.split(":")[0] for text in said if text.startswith("validation")] == [
+        f"validation at update {step}" for step in (4, 8, 10)
+    ]
+    once, _ = train(tmp_path / "b")
+    assert often.checkpoint is not None
+    assert once.checkpoint is not None
+    ours, theirs = weights(often.checkpoint), weights(once.checkpoint)
+    assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
+
+
+def test_a_file_in_the_model_folders_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(b"")
+    with pytest.raises(OutputRefused, match="is a file"):
+        train(tmp_path)
+
+
+def test_a_checkpoint_of_weights_alone_is_no_run(tmp_path: Path) -> None:
+    drawn(MultimodalModel(MULTIMODAL)).save(tmp_path / "weights")
+    config = read_run_file(write_params(tmp_path))
+    with pytest.raises(InputRefused, match="has no optimizer, dataloader, rng, global_step to go on with; --init-from"):
+        run(config, tmp_path / "model", resume=tmp_path / "weights" / "model.mdl", say=lambda text: None)
+
+
+def test_a_run_that_is_done_is_not_written_again(tmp_path: Path) -> None:
+    done, _ = train(tmp_path)
+    assert done.checkpoint is not None
+    written = done.checkpoint.stat().st_mtime_ns
+    again, _ = train(tmp_path)
+    assert (again.step, again.checkpoint) == (done.step, done.checkpoint)
+    assert done.checkpoint.stat().st_mtime_ns == written
