@@ -14,4 +14,5 @@ def test_every_kind_has_its_exit_code() -> None:
         "OutputRefused": 5,
         "VerificationFailed": 6,
         "DiskError": 7,
+        "TrainingStopped": 8,
     }

@@ -30,6 +30,6 @@ def test_no_folder_of_modules_lacks_its_init() -> None:
 
 def test_mmsimple_says_without_torch_what_is_not_there_yet() -> None:
     program = "import sys; sys.modules['torch'] = None; from mmsimple.cli import main; main()"
-    run = subprocess.run([sys.executable, "-c", program, "train", "x.yaml"], capture_output=True, text=True, cwd=ROOT)
+    run = subprocess.run([sys.executable, "-c", program, "plot", "x"], capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 2
-    assert "'train' is not there yet" in run.stderr
+    assert "'plot' is not there yet" in run.stderr

@@ -53,7 +53,6 @@ class Trainer:
         self.step = 0
         self.skipped = 0
         self.loader = Loader(config.train_data)
-        self.validator = Validator(config, model, device)
         self.optimizer = build_optimizer(model, config.optimizer)
         precision = config.precision
         scale = precision.loss_scaling_factor or FIRST_SCALE
@@ -118,6 +117,7 @@ class Trainer:
         frequency, steps = self.config.loop.eval_frequency, self.config.checkpointing.steps
         if self.step == 0 and self.config.checkpointing.save_initial:
             self.save()
+        validator = Validator(self.config, self.model, self.device) if validates else None
         batches = self._batches()
         validation: tuple[Validation, ...] = ()
         with Stopping() as stopping:
@@ -127,20 +127,15 @@ class Trainer:
                 progress.add(values)
                 if self.is_done or self.step % self.config.log_steps == 0:
                     self.say(progress.line(values))
-                if validates and (self.is_done or (frequency and self.step % frequency == 0)):
-                    validation = self.validate()
+                if validator and (self.is_done or (frequency and self.step % frequency == 0)):
+                    validation = validator.run()
+                    for each in validation:
+                        self.say(f"validation at update {self.step}: {each}")
                 if stopping.is_asked or self.is_done or (steps and self.step % steps == 0):
                     self.save()
                 if stopping.is_asked:
                     self._stop()
         return validation
-
-    def validate(self) -> tuple[Validation, ...]:
-        """The loss on each validation set."""
-        found = self.validator.run()
-        for each in found:
-            self.say(f"validation at update {self.step}: {each}")
-        return found
 
     def _batches(self) -> Iterator[Batch]:
         """The stream, epoch after epoch."""

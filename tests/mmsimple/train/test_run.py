@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -190,20 +192,47 @@ def test_updates_that_are_not_finite_are_passed_over_and_then_it_ends(tmp_path: 
     assert all(each["loss"] is None for each in found[1:])
 
 
-def test_an_update_that_is_passed_over_changes_no_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = update.accumulate
+@pytest.fixture
+def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`spoil(2, 3)`: the gradients of the second and third update from now on are not finite."""
 
-    def spoilt(model: Any, *given: Any, **options: Any) -> float:
-        loss = real(model, *given, **options)
-        model.text_model.lm_head.weight.grad[0, 0] = float("inf")
-        return loss
+    def spoil(*numbers: int) -> None:
+        count = itertools.count(1)
 
-    monkeypatch.setattr("mmsimple.train.loop.accumulate", spoilt)
+        def spoilt(model: Any, *given: Any, **options: Any) -> float:
+            loss = update.accumulate(model, *given, **options)
+            if next(count) in numbers:
+                model.text_model.lm_head.weight.grad[0, 0] = float("inf")
+            return loss
+
+        monkeypatch.setattr("mmsimple.train.loop.accumulate", spoilt)
+
+    return spoil
+
+
+def test_an_update_that_is_passed_over_changes_no_weight(tmp_path: Path, spoil: Callable[..., None]) -> None:
+    spoil(*range(1, MOST_SKIPPED + 1))
     checkpoints = {"steps": 10, "save_initial_checkpoint": True}
     done, _ = train(tmp_path, init__loop__max_steps=MOST_SKIPPED, init__checkpoint=checkpoints)
     assert done.checkpoint is not None
     before = weights(tmp_path / "model" / "checkpoint_0.mdl")
     assert all(torch.equal(weight, before[name]) for name, weight in weights(done.checkpoint).items())
+
+
+def test_only_those_in_a_row_are_counted(tmp_path: Path, spoil: Callable[..., None]) -> None:
+    spoil(1, 2, 3, 5, 6, 7, 9, 10)
+    done, _ = train(tmp_path)
+    assert done.step == 10
+    assert len([each for each in metrics(tmp_path) if "passed_over" in each]) == 8
+
+
+def test_they_are_counted_across_a_restart(tmp_path: Path, spoil: Callable[..., None]) -> None:
+    spoil(1, 2, 3)
+    train(tmp_path, init__loop__max_steps=3)
+    spoil(*range(1, 10))
+    with pytest.raises(TrainingStopped):
+        train(tmp_path)
+    assert len(metrics(tmp_path)) == MOST_SKIPPED
 
 
 def test_a_scale_that_is_too_large_costs_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +266,8 @@ def test_eval_measures_a_checkpoint_and_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_train_alone_measures_nothing(tmp_path: Path) -> None:
-    done = run(read_run_file(write_params(tmp_path)), tmp_path / "model", mode="train", say=lambda text: None)
+    config = read_run_file(write_params(tmp_path, fit__val_dataloader__data_dir="/nowhere"))
+    done = run(config, tmp_path / "model", mode="train", say=lambda text: None)
     assert done.validation == ()
 
 
