@@ -46,7 +46,7 @@ def staged(
     """
     check_target(out, overwrite, sources)
     target = out.resolve()
-    with disk_errors(target, bytes_needed), _parents(target), _locked(target):
+    with disk_errors(target, bytes_needed), _parents(target), locked(target):
         aside = _beside(target, "old")
         staging = Staging(_beside(target, "staging"))
         stays = resumable
@@ -84,7 +84,7 @@ def staged_file(out: Path, *, overwrite: bool, fsync: bool, bytes_needed: int) -
     """
     check_file(out, overwrite)
     target = out.resolve()
-    with disk_errors(target, bytes_needed), _parents(target), _locked(target):
+    with disk_errors(target, bytes_needed), _parents(target), locked(target):
         staging = _beside(target, "staging")
         try:
             _remove(staging)
@@ -215,7 +215,7 @@ def _parents(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(target: Path) -> Iterator[None]:
+def locked(target: Path) -> Iterator[None]:
     """Hold the lock of `target`, or raise `OutputRefused` at once if another run does."""
     lock = _beside(target, "lock")
     fd = _take_lock(lock)

@@ -80,5 +80,8 @@ def run_document(done: Done) -> dict[str, Any]:
 
 
 def draw_run(done: Done) -> None:
-    if done.checkpoint is not None:
+    if done.step is None:
+        for each in done.validation:
+            print(f"{done.checkpoint}: {each}")
+    else:
         print(f"{done.checkpoint}: update {done.step}")

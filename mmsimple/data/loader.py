@@ -5,6 +5,7 @@ Shape letters: B samples, S positions of a text, L of the longest text in a batc
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -49,6 +50,7 @@ class Loader:
             num_workers=config.num_workers,
             prefetch_factor=config.prefetch_factor,
             persistent_workers=config.persistent_workers,
+            worker_init_fn=_outlive,
             # Seeds for workers, which draw nothing: without a generator of its own they would come out of the random
             # numbers that dropout has, and a run that begins an iteration anew would have others.
             generator=torch.Generator(),
@@ -83,6 +85,11 @@ class Loader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the loader stood that gave this state; to be called between iterations."""
         self._batches.streamed = int(state["samples_streamed"])
+
+
+def _outlive(worker: int) -> None:
+    """Leave SIGTERM, which may go to a whole group of processes, to the one that reads what workers give."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _order(dataset: MultimodalDataset, config: DataConfig) -> Order:

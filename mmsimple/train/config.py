@@ -65,7 +65,8 @@ class Checkpointing:
 class TrainConfig:
     """A whole run. `params` is the document that it was read from, with what was set on the command line.
 
-    `ckpt_path` is where weights start from, and with `load_whole` optimizer and place in the data too. Micro batches
+    `ckpt_path` is where weights start from, and with `load_whole` optimizer and place in the data too;
+    `validation_ckpt_path` is what is measured where nothing is trained. Micro batches
     are samples that go through the model at a time (None: whole batches).
     """
 
@@ -83,6 +84,7 @@ class TrainConfig:
     micro_batch_size: int | None = None
     validation_micro_batch_size: int | None = None
     ckpt_path: Path | None = None
+    validation_ckpt_path: Path | None = None
     load_whole: bool = True
     train_data: DataConfig | None = None
     validation_data: tuple[DataConfig, ...] = ()

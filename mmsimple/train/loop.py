@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mmconvert.errors import InputRefused, TrainingStopped, UsageError
+from mmconvert.errors import InputRefused, TrainingStopped
 from mmsimple.data.loader import Loader
 from mmsimple.loss import NothingToLearn
 from mmsimple.model import Batch, MultimodalModel
@@ -35,8 +35,7 @@ FIRST_SCALE = 2.0**16
 class Trainer:
     """A run of a model that is on its device, frozen where it is to be.
 
-    `say` is told a line now and then, for people. Raises UsageError for a config without training data, and what the
-    data raises.
+    `say` is told a line now and then, for people. Raises what the data raises, which there must be.
     """
 
     def __init__(
@@ -47,8 +46,7 @@ class Trainer:
         device: torch.device,
         say: Callable[[str], None] = print,
     ) -> None:
-        if config.train_data is None:
-            raise UsageError("trainer.fit.train_dataloader is missing: there is nothing to train on")
+        assert config.train_data is not None
         self.config, self.model, self.folder, self.device, self.say = config, model, folder, device, say
         self.step = 0
         self.skipped = 0
@@ -58,6 +56,8 @@ class Trainer:
         scale = precision.loss_scaling_factor or FIRST_SCALE
         self.scaler = torch.amp.GradScaler(device.type, scale, enabled=precision.dtype == torch.float16)
         self._place = self.loader.state_dict()
+        # Whether a checkpoint was written whose weights have not yet been seen to give something finite.
+        self._is_unproven = False
 
     # --- the state of a run ---
 
@@ -79,7 +79,12 @@ class Trainer:
         Raises InputRefused, beginning with `where`, for a state of other parameters.
         """
         strict = self.config.checkpointing.strict
-        for problem in load_optimizer_state(self.optimizer, state["optimizer"], f"{where}: optimizer", strict=strict):
+        try:
+            problems = load_optimizer_state(self.optimizer, state["optimizer"], f"{where}: optimizer", strict=strict)
+        except InputRefused as error:
+            remedy = "a run of other parameters, such as the next phase, takes a --model-dir of its own and --init-from"
+            raise InputRefused(f"{error}; {remedy}") from error
+        for problem in problems:
             self.say(f"warning: optimizer: {problem}")
         if state.get("scaler"):
             self.scaler.load_state_dict(dict(state["scaler"]))
@@ -89,11 +94,17 @@ class Trainer:
         set_rng_state(state["rng"])
 
     def save(self) -> Path:
-        """Write a checkpoint of this step, and remove those that are not to stay. Raises DiskError."""
+        """Write a checkpoint of this step. Raises DiskError."""
         path = checkpoint.path_of(self.folder, self.step)
         checkpoint.save(path, self.model, self.config.params, self.state_dict())
-        checkpoint.keep_newest(self.folder, self.config.checkpointing.keep, self.step)
+        self._is_unproven = True
         return path
+
+    def _prune(self) -> None:
+        """Remove checkpoints that are not to stay, once what the newest holds has given a finite loss."""
+        if self._is_unproven:
+            checkpoint.keep_newest(self.folder, self.config.checkpointing.keep, self.step)
+            self._is_unproven = False
 
     # --- training ---
 
@@ -122,50 +133,44 @@ class Trainer:
         validation: tuple[Validation, ...] = ()
         with Stopping() as stopping:
             while not self.is_done:
-                values = self._update(self._next(batches, stopping))
+                values = self._update(batches)
                 metrics.add(values)
                 progress.add(values)
                 if self.is_done or self.step % self.config.log_steps == 0:
                     self.say(progress.line(values))
-                if validator and (self.is_done or (frequency and self.step % frequency == 0)):
+                if validator and not stopping.is_asked and (self.is_done or (frequency and self.step % frequency == 0)):
                     validation = validator.run()
                     for each in validation:
                         self.say(f"validation at update {self.step}: {each}")
-                if stopping.is_asked or self.is_done or (steps and self.step % steps == 0):
+                # While updates are passed over there is nothing new to keep.
+                if stopping.is_asked or self.is_done or (steps and self.step % steps == 0 and not self.skipped):
                     self.save()
                 if stopping.is_asked:
                     self._stop()
+        if not self.skipped:
+            self._prune()
         return validation
 
     def _batches(self) -> Iterator[Batch]:
         """The stream, epoch after epoch."""
+        empty = 0
         while True:
-            before = self.loader.streamed
-            came = False
             for batch in self.loader:
-                came = True
+                empty = 0
                 yield batch
-            if not came:
-                left = self.loader.streamed - before
-                raise InputRefused(f"the training data gives no batch in an epoch; {left} samples of it were left out")
-
-    def _next(self, batches: Iterator[Batch], stopping: Stopping) -> list[Batch]:
-        """The batches of an update."""
-        try:
-            return list(islice(batches, self.config.loop.grad_accum_steps))
-        except RuntimeError:
-            # Whoever ends a whole group of processes ends the data's workers too; the last update is whole.
-            if stopping.is_asked:
-                self.save()
-                self._stop()
-            raise
+            # What is left of an epoch may be nothing but bad samples; a whole one may not.
+            empty += 1
+            if empty > 1:
+                raise InputRefused("the training data gives no batch in a whole epoch: all samples are left out")
 
     def _stop(self) -> None:
         self.say(f"stopped at update {self.step}, which is saved")
         raise SystemExit(EXIT)
 
-    def _update(self, batches: list[Batch]) -> dict[str, Any]:
-        """Learn from these batches, and tell how that went."""
+    def _update(self, stream: Iterator[Batch]) -> dict[str, Any]:
+        """Learn from the next batches, and tell how that went."""
+        bad = self.loader.bad_samples.total()
+        batches = list(islice(stream, self.config.loop.grad_accum_steps))
         rate = self.config.schedule(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -190,7 +195,7 @@ class Trainer:
             **values,
             "samples": sum(len(batch.text_input_ids) for batch in batches),
             "learned_tokens": learned_tokens(batches),
-            "bad_samples": self.loader.bad_samples.total(),
+            "bad_samples": self.loader.bad_samples.total() - bad,
         }
 
     def _apply(self, values: dict[str, Any]) -> None:
@@ -208,18 +213,21 @@ class Trainer:
             values["loss_scale"] = self.scaler.get_scale()
         if isfinite(values["loss"]) and isfinite(values["gradient_norm"]):
             self.skipped = 0
+            self._prune()
             self.scaler.step(self.optimizer)
         else:
             values["passed_over"] = "loss or gradient not finite"
-            # The scale may be what made the gradient infinite; it becomes smaller, and then that is no excuse.
-            excused = isfinite(values["loss"]) and self.scaler.is_enabled() and self.scaler.get_scale() > LEAST_SCALE
-            self.skipped += not excused
+        scale = self.scaler.get_scale()
         # A scale that the params file states stays.
         self.scaler.update(precision.loss_scaling_factor)
+        if "passed_over" in values:
+            # The scale may have been what made a gradient infinite, and then it has become smaller.
+            is_excused = isfinite(values["loss"]) and LEAST_SCALE < scale > self.scaler.get_scale()
+            self.skipped += not is_excused
         if self.skipped > MOST_SKIPPED:
-            last = list(checkpoint.saved(self.folder).values())[-1:]
-            kept = f"{last[0]} is the last checkpoint" if last else "there is no checkpoint"
+            kept = ", ".join(path.name for path in checkpoint.saved(self.folder).values()) or "none"
             raise TrainingStopped(
-                f"update {self.step + 1}: loss or gradient not finite {self.skipped} times in a row; {kept}; "
+                f"update {self.step + 1}: loss or gradient not finite {self.skipped} times in a row; "
+                f"checkpoints in {self.folder}: {kept}; "
                 "try a lower learning rate, or bfloat16 where it was float16"
             )

@@ -9,6 +9,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from mmconvert.errors import InputRefused
+from mmconvert.staging import disk_errors
+
 FILE = "metrics.jsonl"
 
 
@@ -19,22 +22,28 @@ class Metrics:
         self.path = folder / FILE
         kept = [f"{json.dumps(each)}\n" for each in read_metrics(folder) if each["step"] <= step]
         new = self.path.with_suffix(".new")
-        new.write_text("".join(kept), "utf-8")
-        os.replace(new, self.path)
+        text = "".join(kept)
+        with disk_errors(self.path, len(text)):
+            new.write_text(text, "utf-8")
+            os.replace(new, self.path)
 
     def add(self, values: Mapping[str, Any]) -> None:
         """Append a line; null stands for numbers that are not finite, which JSON does not have."""
         finite = {
             name: None if isinstance(value, float) and not isfinite(value) else value for name, value in values.items()
         }
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{json.dumps(finite)}\n")
+        line = f"{json.dumps(finite)}\n"
+        with disk_errors(self.path, len(line)), self.path.open("a", encoding="utf-8") as file:
+            file.write(line)
 
 
 def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
     """The metrics of a run; what a killed one left of a line is passed over."""
     path = folder / FILE
     text = path.read_text("utf-8") if path.is_file() else ""
-    for line in text.splitlines(keepends=True):
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
         if line.endswith("\n"):
-            yield json.loads(line)
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise InputRefused(f"{path}: line {number} is no JSON; remove it") from error

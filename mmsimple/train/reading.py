@@ -169,6 +169,9 @@ def read_run(document: Any, model: MultimodalConfig, where: str) -> TrainConfig:
     require(not (both or neither), where, f"{at}.loop: give one of max_steps and max_epochs")
     checkpoint = _fields(init, "checkpoint", CHECKPOINT, CHECKPOINT_DEFAULTS, where)
     fit = parts["fit"]
+    several = parts["validate_all"].get("ckpt_paths")
+    one = "mmsimple measures one checkpoint at a time, which --init-from names; it must be null"
+    require(several is None, where, f"{ROOT}.validate_all.ckpt_paths: {one}")
     return TrainConfig(
         params=document,
         model=model,
@@ -189,7 +192,8 @@ def read_run(document: Any, model: MultimodalConfig, where: str) -> TrainConfig:
         compute_norm="ComputeNorm" in callbacks["given"],
         micro_batch_size=_samples(callbacks["ScopedTrainFlags"]),
         validation_micro_batch_size=_samples(callbacks["ScopedValidateFlags"]),
-        ckpt_path=_path(fit, where),
+        ckpt_path=_path(fit, where, "trainer.fit"),
+        validation_ckpt_path=_path(parts["validate"], where, "trainer.validate"),
         load_whole=callbacks["LoadCheckpointStates"]["load_checkpoint_states"] == "all",
         train_data=_data(fit, "train_dataloader", where, "trainer.fit"),
         validation_data=tuple(_validation(parts, where)),
@@ -244,8 +248,8 @@ def _samples(flags: Mapping[str, Any]) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _path(section: Mapping[str, Any], where: str) -> Path | None:
-    path = PATH_OR_NULL.checked(section.get("ckpt_path"), where, f"{ROOT}.fit.ckpt_path")
+def _path(section: Mapping[str, Any], where: str, at: str) -> Path | None:
+    path = PATH_OR_NULL.checked(section.get("ckpt_path"), where, below(at, "ckpt_path"))
     return None if path is None else Path(path)
 
 

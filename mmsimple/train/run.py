@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from mmconvert.errors import DiskError, OutputRefused, UsageError
+from mmconvert.errors import OutputRefused, UsageError
+from mmconvert.staging import disk_errors, locked
 from mmsimple.device import device_of
 from mmsimple.model import MultimodalModel
 from mmsimple.train import checkpoint
 from mmsimple.train.config import Backend, TrainConfig
 from mmsimple.train.loop import Trainer
-from mmsimple.train.start import Resume, Say, begin, origin
+from mmsimple.train.start import Origin, Resume, Say, begin, measured, origin
 from mmsimple.train.validation import Validation, Validator
 
 DEVICES: dict[Backend, str] = {"CSX": "auto", "CPU": "cpu", "GPU": "cuda"}
@@ -21,9 +24,9 @@ DEVICES: dict[Backend, str] = {"CSX": "auto", "CPU": "cpu", "GPU": "cuda"}
 
 @dataclass(frozen=True)
 class Done:
-    """What a run has come to: its last update, the checkpoint of it, and the validation after it, if there were any."""
+    """What a run has come to: its last update, None where it only measured, its checkpoint, and the validation."""
 
-    step: int
+    step: int | None
     checkpoint: Path | None
     validation: tuple[Validation, ...]
 
@@ -50,19 +53,39 @@ def run(
     if mode != "eval" and config.train_data is None:
         raise UsageError("trainer.fit.train_dataloader is missing: there is nothing to train on")
     place = _device(config, device, say)
-    begins = origin(config, folder, init_from, resume)
-    model, state = begin(config, begins, place, say)
     if mode == "eval":
-        found = Validator(config, model, place).run()
-        for each in found:
-            say(f"validation: {each}")
-        return Done(0 if state is None else state["global_step"], begins.path, found)
-    _prepare(folder, model)
-    trainer = Trainer(config, model, folder, place, say)
+        return _measure(config, measured(config, folder, init_from, resume), place, say)
+    if folder.exists() and not folder.is_dir():
+        raise OutputRefused(f"{folder}: is a file, where the model folder is to be")
+    with ExitStack() as held:
+        with disk_errors(folder, 0):
+            folder.mkdir(parents=True, exist_ok=True)
+            # Before anything is read: another run that writes here changes what there is to go on from.
+            held.enter_context(locked(folder.resolve()))
+        return _train(config, folder, place, mode, origin(config, folder, init_from, resume), say)
+
+
+def _train(config: TrainConfig, folder: Path, device: torch.device, mode: str, origin: Origin, say: Say) -> Done:
+    model, state = begin(config, origin, device, say)
+    _put_assets(folder / "assets", model)
+    trainer = Trainer(config, model, folder, device, say)
     if state is not None:
-        trainer.load_state_dict(state, str(begins.path))
+        trainer.load_state_dict(state, str(origin.path))
+        # The optimizer has moments of its own.
+        del state
+    if trainer.is_done:
+        say(f"nothing is left to do after update {trainer.step}")
+        return Done(trainer.step, origin.path, ())
     validation = trainer.train(validates=mode == "train_and_eval")
     return Done(trainer.step, checkpoint.path_of(folder, trainer.step), validation)
+
+
+def _measure(config: TrainConfig, path: Path, device: torch.device, say: Say) -> Done:
+    model, _ = begin(config, Origin(path), device, say)
+    found = Validator(config, model, device).run()
+    for each in found:
+        say(f"validation: {each}")
+    return Done(None, path, found)
 
 
 def _device(config: TrainConfig, device: str | None, say: Say) -> torch.device:
@@ -72,16 +95,12 @@ def _device(config: TrainConfig, device: str | None, say: Say) -> torch.device:
     return found
 
 
-def _prepare(folder: Path, model: MultimodalModel) -> None:
-    """Make the model folder, with the files that travel with the weights: to convert a checkpoint takes them."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputRefused(f"{folder}: is a file, where the model folder is to be")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in model.assets.items():
-            place = folder / "assets" / name
-            if not place.exists():
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(content)
-    except OSError as error:
-        raise DiskError(f"{error.filename or folder}: {error.strerror}") from error
+def _put_assets(folder: Path, model: MultimodalModel) -> None:
+    """The files that came with the weights, beside the checkpoints: to convert one takes them."""
+    for name, content in model.assets.items():
+        place = folder / name
+        new = place.with_name(f"{place.name}.new")
+        with disk_errors(place, len(content)):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            new.write_bytes(content)
+            os.replace(new, place)

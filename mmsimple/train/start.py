@@ -63,24 +63,46 @@ def origin(config: TrainConfig, folder: Path, init_from: Path | None = None, res
     if resume == "auto" and own:
         return Origin(own[-1], goes_on=True)
     if isinstance(resume, Path):
-        if init_from is not None:
-            raise UsageError("--init-from and --resume PATH: a run begins with the one or goes on from the other")
-        if resume.is_dir():
-            inside = list(checkpoint.saved(resume).values())
-            if not inside:
-                raise InputRefused(f"{resume}: holds no checkpoint_STEP.mdl to go on from")
-            resume = inside[-1]
-        found = Origin(resume, goes_on=True)
+        found = Origin(_named(resume, init_from), goes_on=True)
     elif init_from is not None:
         found = Origin(init_from)
     else:
         # CS goes on from a file unless told not to; a converted folder has nothing but weights.
         path = config.ckpt_path
         found = Origin(path, goes_on=path is not None and config.load_whole and not path.is_dir())
-    later = own[own.index(found.path) + 1 :] if found.goes_on and found.path in own else own
+    places = [path.resolve() for path in own]
+    at = None if found.path is None else found.path.resolve()
+    later = own[places.index(at) + 1 :] if found.goes_on and at in places else own
     if later:
-        raise OutputRefused(f"{folder}: {later[-1].name} is of another run; choose another --model-dir, or remove it")
+        taken = f"{folder}: {later[-1].name} would be taken for this run's"
+        raise OutputRefused(f"{taken}; choose another --model-dir, or remove it")
     return found
+
+
+def measured(config: TrainConfig, folder: Path, init_from: Path | None = None, resume: Resume | None = None) -> Path:
+    """The checkpoint that `--mode eval` measures: one that is named, else the model folder's newest, else the file's.
+
+    Raises UsageError where there is none, for drawn weights are nothing to measure.
+    """
+    own = list(checkpoint.saved(folder).values()) if resume != "never" else []
+    if isinstance(resume, Path):
+        return _named(resume, init_from)
+    found = init_from or (own[-1] if own else None) or config.validation_ckpt_path or config.ckpt_path
+    if found is None:
+        raise UsageError(f"{folder}: holds no checkpoint to measure; --init-from names another one")
+    return found
+
+
+def _named(resume: Path, init_from: Path | None) -> Path:
+    """The checkpoint at a path, or the newest in a folder."""
+    if init_from is not None:
+        raise UsageError("--init-from and --resume PATH: a run begins with the one or goes on from the other")
+    if not resume.is_dir():
+        return resume
+    inside = list(checkpoint.saved(resume).values())
+    if not inside:
+        raise InputRefused(f"{resume}: holds no checkpoint_STEP.mdl to go on from")
+    return inside[-1]
 
 
 def begin(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, nan
 
 import torch
@@ -36,7 +36,8 @@ class Validator:
 
     def __init__(self, config: TrainConfig, model: MultimodalModel, device: torch.device) -> None:
         self.config, self.model, self.device = config, model, device
-        self.loaders = [Loader(each) for each in config.validation_data]
+        # Each sample once: what drop_last would carry into another epoch belongs to this one.
+        self.loaders = [Loader(replace(each, drop_last=False)) for each in config.validation_data]
 
     def run(self) -> tuple[Validation, ...]:
         """Each set from its beginning, as much as the config says; the model is in train mode afterwards."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mmconvert.errors import DiskError, InputRefused
 from mmsimple.train import progress
 from mmsimple.train.metrics import Metrics, read_metrics
 from mmsimple.train.progress import Progress
@@ -33,6 +34,14 @@ def test_what_came_after_the_checkpoint_is_taken_away(tmp_path: Path) -> None:
     assert list(read_metrics(tmp_path)) == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
     Metrics(tmp_path, 0)
     assert list(read_metrics(tmp_path)) == []
+
+
+def test_a_file_that_is_spoilt_or_cannot_be_written_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n\0\0\n', "utf-8")
+    with pytest.raises(InputRefused, match=r"metrics\.jsonl: line 2 is no JSON"):
+        Metrics(tmp_path, 1)
+    with pytest.raises(DiskError, match=r"metrics\.(jsonl|new)"):
+        Metrics(tmp_path / "nowhere", 0)
 
 
 def test_a_line_tells_speed_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 import mmconvert
 from mmconvert.errors import InputRefused, OutputRefused, TrainingStopped, UsageError
 from mmconvert.paths import leaves, put
+from mmconvert.staging import locked
 from mmsimple.load import load_model
 from mmsimple.model import MultimodalModel
 from mmsimple.train import checkpoint, loop, update
@@ -176,15 +178,18 @@ def test_the_files_of_the_weights_come_along(tmp_path: Path) -> None:
 
 
 def test_updates_that_are_not_finite_are_passed_over_and_then_it_ends(tmp_path: Path) -> None:
-    train(tmp_path, init__loop__max_steps=3)
-    good = tensors(tmp_path / "model" / "checkpoint_3.mdl")
+    one = [{"KeepNCheckpoints": {"n": 1}}]
+    train(tmp_path, init__loop__max_steps=3, init__callbacks=one)
+    good = (tmp_path / "model" / "checkpoint_3.mdl").read_bytes()
+    often: dict[str, Any] = {"init__checkpoint__steps": 1, "init__callbacks": one}
     with pytest.raises(TrainingStopped) as caught:
-        train(tmp_path, init__schedulers=TOO_FAST, init__checkpoint__steps=100, init__loop__max_steps=100)
+        train(tmp_path, init__schedulers=TOO_FAST, init__loop__max_steps=100, **often)
     assert caught.value.exit_code == 8
     assert f"{MOST_SKIPPED + 1} times in a row" in str(caught.value)
-    assert f"{tmp_path / 'model' / 'checkpoint_3.mdl'} is the last checkpoint" in str(caught.value)
-    assert list(checkpoint.saved(tmp_path / "model")) == [3]
-    assert tensors(tmp_path / "model" / "checkpoint_3.mdl").keys() == good.keys()
+    # The one that is good, and the one of the update that spoilt the weights: nobody could see that yet.
+    assert list(checkpoint.saved(tmp_path / "model")) == [3, 4]
+    assert "checkpoint_3.mdl, checkpoint_4.mdl" in str(caught.value)
+    assert (tmp_path / "model" / "checkpoint_3.mdl").read_bytes() == good
     # The update that spoilt the weights, and those that were passed over.
     found = metrics(tmp_path)[3:]
     assert len(found) == 1 + MOST_SKIPPED
@@ -244,6 +249,12 @@ def test_a_scale_that_is_too_large_costs_no_run(tmp_path: Path, monkeypatch: pyt
     assert found[-1]["loss"] < found[0]["loss"] - 1
 
 
+def test_a_stated_scale_is_no_excuse(tmp_path: Path) -> None:
+    precision = {"enabled": True, "fp16_type": "float16", "loss_scaling_factor": 1.0e30}
+    with pytest.raises(TrainingStopped):
+        train(tmp_path, init__precision=precision)
+
+
 # --- what cannot be run ---------------------------------------------------------------------------------------------
 
 
@@ -261,7 +272,7 @@ def test_eval_measures_a_checkpoint_and_writes_nothing(tmp_path: Path) -> None:
     done, _ = train(tmp_path)
     before = sorted((tmp_path / "model").iterdir())
     found = run(read_run_file(tmp_path / "run.yaml"), tmp_path / "model", mode="eval", say=lambda text: None)
-    assert found == done
+    assert found == replace(done, step=None)
     assert sorted((tmp_path / "model").iterdir()) == before
 
 
@@ -302,6 +313,29 @@ def test_a_run_that_is_done_is_not_written_again(tmp_path: Path) -> None:
     done, _ = train(tmp_path)
     assert done.checkpoint is not None
     written = done.checkpoint.stat().st_mtime_ns
-    again, _ = train(tmp_path)
+    again, said = train(tmp_path)
+    assert said[-1] == "nothing is left to do after update 10"
     assert (again.step, again.checkpoint) == (done.step, done.checkpoint)
     assert done.checkpoint.stat().st_mtime_ns == written
+
+
+def test_two_runs_do_not_share_a_model_folder(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    with locked(tmp_path / "model"), pytest.raises(OutputRefused, match="another run is writing here"):
+        train(tmp_path)
+    train(tmp_path)
+
+
+def test_bad_samples_are_counted_by_update_and_may_fill_the_end_of_an_epoch(tmp_path: Path) -> None:
+    write_params(tmp_path)
+    (tmp_path / "images" / "sub" / "a.png").write_bytes(b"")
+    changes: dict[str, Any] = {"fit__train_dataloader__on_bad_sample": "skip", "fit__train_dataloader__batch_size": 1}
+    changes |= {"init__checkpoint__steps": 1, "fit__val_dataloader__on_bad_sample": "skip"}
+    train(tmp_path, **changes)
+    expected = metrics(tmp_path)
+    assert sum(each["bad_samples"] for each in expected) > 0
+    for step in range(1, 10):
+        config = read_run_file(tmp_path / "run.yaml")
+        parts = tmp_path / f"from_{step}"
+        run(config, parts, resume=tmp_path / "model" / f"checkpoint_{step}.mdl", say=lambda text: None)
+        assert list(read_metrics(parts)) == expected[step:]

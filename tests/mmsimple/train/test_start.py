@@ -17,7 +17,7 @@ from mmsimple.model import MultimodalModel
 from mmsimple.train import checkpoint
 from mmsimple.train.config import TrainConfig
 from mmsimple.train.reading import read_run_file
-from mmsimple.train.start import Origin, Resume, begin, origin, resume_of
+from mmsimple.train.start import Origin, Resume, begin, measured, origin, resume_of
 from tests.mmsimple.small import DECODER, MULTIMODAL, drawn
 from tests.mmsimple.train.runs import write_params
 
@@ -80,7 +80,7 @@ def test_a_run_goes_on_from_what_is_named(config: TrainConfig, folder: Path, tmp
 def test_checkpoints_that_would_be_taken_for_the_runs_own_are_refused(config: TrainConfig, folder: Path) -> None:
     earlier: tuple[Resume, ...] = ("never", folder / "checkpoint_2.mdl")
     for resume in earlier:
-        with pytest.raises(OutputRefused, match=r"checkpoint_10\.mdl is of another run"):
+        with pytest.raises(OutputRefused, match=r"checkpoint_10\.mdl would be taken for this run's"):
             origin(config, folder, resume=resume)
     with pytest.raises(OutputRefused):
         origin(changed(config, autoload_last=False), folder)
@@ -96,6 +96,23 @@ def test_resume_is_a_word_or_a_path_that_is_there(tmp_path: Path) -> None:
     assert resume_of(str(tmp_path)) == tmp_path
     with pytest.raises(UsageError, match="--resume newest: does not exist"):
         resume_of("newest")
+
+
+def test_one_path_in_two_spellings_is_one(config: TrainConfig, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    assert origin(config, Path("model"), resume=folder / "checkpoint_10.mdl").goes_on
+
+
+def test_what_is_measured_is_what_is_named_then_the_newest(config: TrainConfig, folder: Path, tmp_path: Path) -> None:
+    file, newest = folder / "checkpoint_2.mdl", folder / "checkpoint_10.mdl"
+    assert measured(config, folder, init_from=file) == file
+    assert measured(config, folder, resume=file) == file
+    assert measured(config, tmp_path / "none", resume=folder) == newest
+    assert measured(config, folder) == newest
+    assert measured(changed(config, ckpt_path=file), tmp_path / "none") == file
+    assert measured(changed(config, ckpt_path=newest, validation_ckpt_path=file), tmp_path / "none") == file
+    with pytest.raises(UsageError, match="holds no checkpoint to measure"):
+        measured(config, tmp_path / "none")
 
 
 # --- its weights ----------------------------------------------------------------------------------------------------

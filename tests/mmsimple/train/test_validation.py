@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def config_of(folder: Path, size: int, *, batches: int | None = None, micro: int | None = None) -> TrainConfig:
-    section = {"fit__val_dataloader__batch_size": size, "fit__val_dataloader__drop_last": False}
+    section = {"fit__val_dataloader__batch_size": size, "fit__val_dataloader__drop_last": True}
     config = read_run_file(write_params(folder, **section))
     return replace(config, loop=replace(config.loop, eval_steps=batches), validation_micro_batch_size=micro)
 
@@ -31,8 +31,8 @@ def measured(config: TrainConfig) -> Validation:
     return found
 
 
-@pytest.mark.parametrize(("size", "micro"), [(1, None), (2, None), (7, 3)])
-def test_batches_make_no_difference(size: int, micro: int | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("size", "micro"), [(1, None), (2, None), (7, 3), (50, None)])
+def test_every_sample_counts_once_whatever_batch_it_is_in(size: int, micro: int | None, tmp_path: Path) -> None:
     whole = measured(config_of(tmp_path, SAMPLES))
     found = measured(config_of(tmp_path, size, micro=micro))
     assert found.tokens == whole.tokens
@@ -41,7 +41,7 @@ def test_batches_make_no_difference(size: int, micro: int | None, tmp_path: Path
 
 def test_it_is_the_models_loss_without_dropout(tmp_path: Path) -> None:
     config = config_of(tmp_path, SAMPLES)
-    (batch,) = Loader(config.validation_data[0])
+    (batch,) = Loader(replace(config.validation_data[0], drop_last=False))
     model = drawn(MultimodalModel(config.model))
     with torch.no_grad():
         expected = model.eval().loss(batch).item()
