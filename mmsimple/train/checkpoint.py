@@ -18,6 +18,7 @@ from mmconvert.dtypes import BY_NAME
 from mmconvert.errors import InputRefused
 from mmconvert.releases import NEWEST
 from mmconvert.sources import TensorRef
+from mmconvert.staging import disk_errors
 from mmsimple.checkpoint import InMemory, read_tensor, refs
 
 NAME = re.compile(r"checkpoint_(\d+)\.mdl")
@@ -61,10 +62,11 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def keep_newest(folder: Path, count: int | None, step: int) -> None:
-    """Of the checkpoints up to `step` remove all but so many of the newest; None keeps all."""
+    """Of the checkpoints up to `step` remove all but so many of the newest; None keeps all. Raises DiskError."""
     if count is not None:
         for path in [path for number, path in saved(folder).items() if number <= step][:-count]:
-            path.unlink()
+            with disk_errors(path, 0):
+                path.unlink(missing_ok=True)
 
 
 def _renamed(optimizer: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:

@@ -142,11 +142,14 @@ class Trainer:
                     validation = validator.run()
                     for each in validation:
                         self.say(f"validation at update {self.step}: {each}")
+                # Looked at once: what is asked for after this is done after the next update.
+                stops = stopping.is_asked
                 # While updates are passed over there is nothing new to keep.
-                if stopping.is_asked or self.is_done or (steps and self.step % steps == 0 and not self.skipped):
+                if stops or self.is_done or (steps and self.step % steps == 0 and not self.skipped):
                     self.save()
-                if stopping.is_asked:
-                    self._stop()
+                if stops:
+                    self.say(f"stopped at update {self.step}, which is saved")
+                    raise SystemExit(EXIT)
         if not self.skipped:
             self._prune()
         return validation
@@ -162,10 +165,6 @@ class Trainer:
             empty += 1
             if empty > 1:
                 raise InputRefused("the training data gives no batch in a whole epoch: all samples are left out")
-
-    def _stop(self) -> None:
-        self.say(f"stopped at update {self.step}, which is saved")
-        raise SystemExit(EXIT)
 
     def _update(self, stream: Iterator[Batch]) -> dict[str, Any]:
         """Learn from the next batches, and tell how that went."""
