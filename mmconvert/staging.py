@@ -21,6 +21,8 @@ from mmconvert.units import human_bytes
 
 # Room for the manifest, folders and the file system's own bookkeeping.
 MARGIN = 16 << 20
+# What the name of a small file ends with until it is whole.
+UNFINISHED = ".new"
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,21 @@ def staged_file(out: Path, *, overwrite: bool, fsync: bool, bytes_needed: int) -
         finally:
             with suppress(OSError):
                 _remove(staging)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a small file that is there whole or not at all, and on the disk, in a folder that nobody else writes to.
+
+    One that stands there is replaced. Raises `DiskError`.
+    """
+    with disk_errors(path, len(data)):
+        new = path.with_suffix(f"{path.suffix}{UNFINISHED}")
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+        sync_folder(path.parent)
 
 
 def check_file(out: Path, overwrite: bool) -> None:

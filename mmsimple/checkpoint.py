@@ -256,9 +256,14 @@ class InMemory:
 def refs(module: nn.Module) -> Iterator[TensorRef]:
     """The tensors of a module as a checkpoint has them, shared ones under each of their names."""
     for name, tensor in module.state_dict(keep_vars=True).items():
-        dtype = BY_NAME[str(tensor.dtype).removeprefix("torch.")]
-        # Put in order here, or it would be for every block that is read.
-        yield TensorRef(name, dtype, tuple(tensor.shape), InMemory(tensor.detach().contiguous()))
+        yield ref_of(name, tensor)
+
+
+def ref_of(key: str, tensor: Tensor) -> TensorRef:
+    """A tensor as a checkpoint has it."""
+    dtype = BY_NAME[str(tensor.dtype).removeprefix("torch.")]
+    # Put in order here, or it would be for every block that is read.
+    return TensorRef(key, dtype, tuple(tensor.shape), InMemory(tensor.detach().contiguous()))
 
 
 def save(

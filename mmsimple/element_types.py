@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from mmsimple.workload import Half
+
+HALVES: dict[Half, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 LINEAR = (nn.Linear, nn.Conv2d)
 
 

@@ -1,4 +1,4 @@
-"""What `mmsimple validate` found and `prepare` made, for scripts and for people."""
+"""What `mmsimple validate` found, `prepare` made and `train` came to, for scripts and for people."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from mmconvert.paths import ABSENT, get
 from mmsimple import sections
 from mmsimple.attention import Attention
 from mmsimple.config import ModelConfig, MultimodalConfig, ViTConfig
+from mmsimple.element_types import HALVES
 from mmsimple.freeze import Freezing, freeze, summarised
 from mmsimple.llama import LlamaModel
 from mmsimple.load import build
@@ -158,7 +159,7 @@ def kept(parameters: Iterable[Tensor], compute: Callable[[], Tensor], half: Half
             storages[storage._cdata] = storage
         return tensor
 
-    dtype = torch.float16 if half == "float16" else torch.bfloat16
+    dtype = None if half is None else HALVES[half]
     with saved_tensors_hooks(pack, lambda tensor: tensor), torch.autocast("cpu", dtype, enabled=half is not None):
         compute()
     return sum(storage.nbytes() for storage in storages.values())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from mmconvert.errors import UsageError
+from mmconvert.paths import ABSENT, get
 from mmsimple.config import ClassifierConfig, LlamaConfig, ModelConfig, MultimodalConfig, ViTConfig
 from mmsimple.sections.supported import check_names, require, shown
 
@@ -139,7 +140,5 @@ def _half(params: Mapping[str, Any], where: str) -> tuple[Half | None, str]:
 
 def _at(params: Mapping[str, Any], path: str) -> Any:
     """What stands at a dotted path, or None."""
-    held: Any = params
-    for name in path.split("."):
-        held = held.get(name) if isinstance(held, Mapping) else None
-    return held
+    found = get(params, path)
+    return None if found is ABSENT else found

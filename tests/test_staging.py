@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mmconvert.errors import DiskError, OutputRefused
-from mmconvert.staging import check_file, check_target, disk_errors, staged, staged_file
+from mmconvert.staging import check_file, check_target, disk_errors, staged, staged_file, write_whole
 
 
 def put(out: Path, content: str = "new", *, overwrite: bool = False, fsync: bool = False, needed: int = 10) -> None:
@@ -347,3 +347,21 @@ def test_only_a_file_is_replaced_by_a_file(tmp_path: Path) -> None:
             check_file(tmp_path / name, True)
     check_file(tmp_path / "real", True)
     check_file(tmp_path / "new" / "deep", False)
+
+
+def test_a_small_file_replaces_another_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "notes.json"
+    write_whole(path, b"old")
+    write_whole(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+    def fail(*names: object) -> None:
+        raise OSError(errno.EIO, "broken", str(path))
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(DiskError, match="broken"):
+        write_whole(path, b"newer")
+    assert path.read_bytes() == b"new"
+    with pytest.raises(DiskError, match="nowhere"):
+        write_whole(tmp_path / "nowhere" / "notes.json", b"")

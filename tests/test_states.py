@@ -12,8 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -28,41 +27,11 @@ from mmconvert.containers.mdl_child import read
 from mmconvert.dtypes import BY_NAME
 from mmconvert.errors import DiskError, InputRefused, OutputRefused
 from mmconvert.sources import FileSpan, TensorRef
+from tests.tensor_sources import Broken, Growing, Held
 
 ROOT = Path(__file__).parents[1]
 TRAINED = Path(__file__).parent / "golden/mdl/mmsimple_trainer_checkpoint_3.mdl"
 BIG = 5 << 20
-
-
-@dataclass(frozen=True)
-class Held:
-    """Bytes in memory."""
-
-    data: bytes
-
-    def read_into(self, start: int, buffers: Sequence[memoryview]) -> None:
-        for buffer in buffers:
-            buffer[:] = self.data[start : start + len(buffer)]
-            start += len(buffer)
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A tensor that cannot be read."""
-
-    def read_into(self, start: int, buffers: Sequence[memoryview]) -> None:
-        raise InputRefused("the tensor is gone")
-
-
-@dataclass(frozen=True)
-class Growing:
-    """A tensor whose file somebody writes to meanwhile."""
-
-    path: Path
-
-    def read_into(self, start: int, buffers: Sequence[memoryview]) -> None:
-        with self.path.open("ab") as file:
-            file.write(b"more")
 
 
 def held(data: bytes = bytes(range(8)), dtype: str = "uint8", shape: tuple[int, ...] | None = None) -> TensorRef:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -15,41 +14,11 @@ from mmconvert import Checkpoint, Options, api
 from mmconvert.dtypes import BY_NAME
 from mmconvert.errors import InputRefused, NoConversion, OutputRefused, UsageError
 from mmconvert.sources import TensorRef
+from tests.tensor_sources import Broken, Growing, Held
 
 Contents = Callable[[Path], dict[str, tuple[str, tuple[int, ...], bytes]]]
 Write = Callable[..., dict[str, Any]]
 FLOAT32 = BY_NAME["float32"]
-
-
-@dataclass(frozen=True)
-class Held:
-    """Bytes in memory."""
-
-    data: bytes
-
-    def read_into(self, start: int, buffers: Sequence[memoryview]) -> None:
-        for buffer in buffers:
-            buffer[:] = self.data[start : start + len(buffer)]
-            start += len(buffer)
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A tensor that cannot be read."""
-
-    def read_into(self, start: int, buffers: Sequence[memoryview]) -> None:
-        raise InputRefused("the tensor is gone")
-
-
-@dataclass(frozen=True)
-class Growing:
-    """A tensor whose file somebody writes to meanwhile."""
-
-    path: Path
-
-    def read_into(self, start: int, buffers: Sequence[memoryview]) -> None:
-        with self.path.open("ab") as file:
-            file.write(b"more")
 
 
 def held(key: str, data: bytes = bytes(range(16)), **changes: Any) -> TensorRef:

@@ -22,7 +22,7 @@ from mmconvert import __version__
 from mmconvert.documents import dump_json, parse_json
 from mmconvert.errors import InputRefused
 from mmconvert.progress import Progress, Silent
-from mmconvert.staging import disk_errors, staged, sync_folder
+from mmconvert.staging import UNFINISHED, staged, write_whole
 from mmsimple.data.annotations import read_annotations
 from mmsimple.data.conversation import BadRecord, FittedSample, Record, read_record, row_of
 from mmsimple.data.h5 import file_bytes
@@ -35,7 +35,6 @@ from mmsimple.data.workers import in_order
 PARAMS = "data_params.json"
 # Beside the files while they are made: what they are made of, and what a write has not finished.
 PLAN = "plan.json"
-UNFINISHED = ".new"
 # Records of a file, and those that a worker is given at a time.
 RECORDS = 2000
 PIECE = 50
@@ -159,7 +158,7 @@ def _take_up(folder: Path, plan: Mapping[str, Any]) -> None:
             shutil.rmtree(path)
         elif not is_ours or path.suffix == UNFINISHED:
             path.unlink()
-    _write(place, said)
+    write_whole(place, said)
 
 
 def _make_all(
@@ -194,9 +193,9 @@ def _make_all(
             (folder / file.name).unlink(missing_ok=True)
             if samples:
                 rows = (row_of(sample, job.layout, pad_id) for sample in samples)
-                _write(folder / file.name, file_bytes(job.layout, rows, len(samples)))
+                write_whole(folder / file.name, file_bytes(job.layout, rows, len(samples)))
             # Last: what has a note is complete.
-            _write(folder / file.note, dump_json(asdict(counts)))
+            write_whole(folder / file.note, dump_json(asdict(counts)))
             found[file.number] = counts
     finally:
         progress.finish()
@@ -250,7 +249,7 @@ def _conclude(
         "skipped": {reason: {"count": skipped[reason], "records": named[reason]} for reason in sorted(skipped)},
         "files": {file.name: each.samples for file, each in zip(files, counts, strict=True) if each.samples},
     }
-    _write(folder / PARAMS, dump_json(params))
+    write_whole(folder / PARAMS, dump_json(params))
     for file in files:
         (folder / file.note).unlink()
     (folder / PLAN).unlink()
@@ -261,18 +260,6 @@ def reasons(skipped: Mapping[str, int]) -> str:
     """Why records were left out, the most frequent reason first."""
     ordered = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count:,} {reason}" for reason, count in ordered)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, and on the disk."""
-    with disk_errors(path, len(data)):
-        new = path.with_suffix(f"{path.suffix}{UNFINISHED}")
-        with new.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
-        sync_folder(path.parent)
 
 
 def _digest(paths: Iterable[Path]) -> str:

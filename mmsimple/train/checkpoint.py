@@ -9,18 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from mmconvert import api
-from mmconvert.dtypes import BY_NAME
 from mmconvert.errors import InputRefused
 from mmconvert.releases import NEWEST
 from mmconvert.sources import TensorRef
 from mmconvert.staging import disk_errors
-from mmsimple.checkpoint import InMemory, read_tensor, refs
+from mmsimple.checkpoint import read_tensor, ref_of, refs
 
+T = TypeVar("T")
 NAME = re.compile(r"checkpoint_(\d+)\.mdl")
 PREFIX = "model."
 # Without these no run can go on.
@@ -45,8 +45,10 @@ def save(path: Path, model: nn.Module, params: Mapping[str, Any], state: Mapping
     """
     weights = {f"{PREFIX}{ref.key}": ref for ref in refs(model)}
     metadata = {"version": f"{NEWEST}.0", "model_name": "multimodal_simple", "params": dict(params)}
-    rest = {**state, "optimizer": _renamed(state["optimizer"], lambda name: PREFIX + name)}
-    api.write_state(path, {"model": weights, **_as_refs(rest, ""), "__metadata__": [metadata]}, overwrite=True)
+    named = {**state, "optimizer": _renamed(state["optimizer"], lambda name: PREFIX + name)}
+    # Where a tensor stands says its name.
+    rest = _with(named, Tensor, lambda tensor: ref_of("", tensor))
+    api.write_state(path, {"model": weights, **rest, "__metadata__": [metadata]}, overwrite=True)
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def load_state(path: Path) -> dict[str, Any]:
     missing = [name for name in NEEDED if name not in state]
     if missing:
         raise InputRefused(f"{path}: has no {', '.join(missing)} to go on with; --init-from takes its weights alone")
-    loaded: dict[str, Any] = _as_tensors(state)
+    loaded: dict[str, Any] = _with(state, TensorRef, read_tensor)
     return {**loaded, "optimizer": _renamed(loaded["optimizer"], lambda name: name.removeprefix(PREFIX))}
 
 
@@ -79,22 +81,12 @@ def _renamed(optimizer: Mapping[str, Any], rename: Callable[[str], str]) -> dict
     }
 
 
-def _as_refs(node: Any, key: str) -> Any:
-    if isinstance(node, Tensor):
-        dtype = BY_NAME[str(node.dtype).removeprefix("torch.")]
-        return TensorRef(key, dtype, tuple(node.shape), InMemory(node.detach().contiguous()))
+def _with(node: Any, kind: type[T], change: Callable[[T], Any]) -> Any:
+    """The same nesting of lists and mappings with every leaf of a kind changed."""
+    if isinstance(node, kind):
+        return change(node)
     if isinstance(node, list):
-        return [_as_refs(child, f"{key}.{number}") for number, child in enumerate(node)]
+        return [_with(child, kind, change) for child in node]
     if isinstance(node, Mapping):
-        return {name: _as_refs(child, f"{key}.{name}" if key else name) for name, child in node.items()}
-    return node
-
-
-def _as_tensors(node: Any) -> Any:
-    if isinstance(node, TensorRef):
-        return read_tensor(node)
-    if isinstance(node, list):
-        return [_as_tensors(child) for child in node]
-    if isinstance(node, Mapping):
-        return {name: _as_tensors(child) for name, child in node.items()}
+        return {name: _with(child, kind, change) for name, child in node.items()}
     return node

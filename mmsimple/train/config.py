@@ -11,12 +11,12 @@ import torch
 
 from mmsimple.config import MultimodalConfig
 from mmsimple.data.section import DataConfig
+from mmsimple.element_types import HALVES
 from mmsimple.train.optimizer import AdamWConfig
 from mmsimple.train.schedules import Schedule
 from mmsimple.workload import Half
 
 Backend: TypeAlias = Literal["CSX", "CPU", "GPU"]
-TORCH: dict[Half, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Precision:
     @property
     def dtype(self) -> torch.dtype | None:
         """`half` as torch has it."""
-        return None if self.half is None else TORCH[self.half]
+        return None if self.half is None else HALVES[self.half]
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from mmconvert.errors import InputRefused
-from mmconvert.staging import disk_errors
+from mmconvert.staging import disk_errors, write_whole
 
 FILE = "metrics.jsonl"
 
@@ -21,11 +20,7 @@ class Metrics:
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / FILE
         kept = [f"{json.dumps(each)}\n" for each in read_metrics(folder) if each["step"] <= step]
-        new = self.path.with_suffix(".new")
-        text = "".join(kept)
-        with disk_errors(self.path, len(text)):
-            new.write_text(text, "utf-8")
-            os.replace(new, self.path)
+        write_whole(self.path, "".join(kept).encode())
 
     def add(self, values: Mapping[str, Any]) -> None:
         """Append a line; null stands for numbers that are not finite, which JSON does not have."""

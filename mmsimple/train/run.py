@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 
 from mmconvert.errors import OutputRefused, UsageError
-from mmconvert.staging import disk_errors, locked
+from mmconvert.staging import disk_errors, locked, write_whole
 from mmsimple.device import device_of
 from mmsimple.model import MultimodalModel
 from mmsimple.train import checkpoint
@@ -99,8 +98,6 @@ def _put_assets(folder: Path, model: MultimodalModel) -> None:
     """The files that came with the weights, beside the checkpoints: to convert one takes them."""
     for name, content in model.assets.items():
         place = folder / name
-        new = place.with_name(f"{place.name}.new")
         with disk_errors(place, len(content)):
             place.parent.mkdir(parents=True, exist_ok=True)
-            new.write_bytes(content)
-            os.replace(new, place)
+        write_whole(place, content)

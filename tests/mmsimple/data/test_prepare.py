@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from mmconvert.errors import InputRefused, OutputRefused
+from mmconvert.staging import write_whole
 from mmsimple.data import maker
 from mmsimple.data import prepare as module
 from mmsimple.data.h5 import Files, Layout, Row, read_layout
@@ -204,7 +205,7 @@ class Stop(BaseException):
 def stop_at(patch: pytest.MonkeyPatch, name: str) -> list[str]:
     """Let a run stop when it comes to write a file of this name; gives the names of those that it writes."""
     written: list[str] = []
-    intact = module._write
+    intact = write_whole
 
     def write(path: Path, data: bytes) -> None:
         if path.name == name:
@@ -212,7 +213,7 @@ def stop_at(patch: pytest.MonkeyPatch, name: str) -> list[str]:
         written.append(path.name)
         intact(path, data)
 
-    patch.setattr(module, "_write", write)
+    patch.setattr(module, "write_whole", write)
     return written
 
 
