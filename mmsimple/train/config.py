@@ -17,6 +17,7 @@ from mmsimple.train.schedules import Schedule
 from mmsimple.workload import Half
 
 Backend: TypeAlias = Literal["CSX", "CPU", "GPU"]
+Cache: TypeAlias = Literal["none", "features"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,21 @@ class Checkpointing:
 
 
 @dataclass(frozen=True)
+class Performance:
+    """What a run costs, and not what it comes to; a section of mmsimple's own.
+
+    `compile`: layers go through torch.compile. `activation_checkpointing`: layers keep their inputs alone, and compute
+    the rest again in the backward pass. `cache` "features": what frozen encoders make of a picture is kept in the
+    folder `cache_dir` (None: `features` in the model folder).
+    """
+
+    compile: bool = False
+    activation_checkpointing: bool = False
+    cache: Cache = "none"
+    cache_dir: Path | None = None
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A whole run. `params` is the document that it was read from, with what was set on the command line.
 
@@ -80,6 +96,7 @@ class TrainConfig:
     loop: Loop
     checkpointing: Checkpointing
     log_steps: int
+    performance: Performance = Performance()
     compute_norm: bool = False
     micro_batch_size: int | None = None
     validation_micro_batch_size: int | None = None

@@ -16,7 +16,7 @@ from mmsimple.config import MultimodalConfig
 from mmsimple.data.fields import SWITCH, Kind, one_of
 from mmsimple.data.section import DataConfig, read_data
 from mmsimple.sections.supported import below, check_names, require, shown
-from mmsimple.train.config import Checkpointing, Loop, Precision, TrainConfig
+from mmsimple.train.config import Checkpointing, Loop, Performance, Precision, TrainConfig
 from mmsimple.train.entries import POSITIVE, is_integer, read_fields, read_name
 from mmsimple.train.optimizer import read_optimizer
 from mmsimple.train.schedules import read_schedules
@@ -73,6 +73,13 @@ CHECKPOINT_DEFAULTS = {
     "save_initial_checkpoint": False,
     "autoload_last_checkpoint": True,
 }
+PERFORMANCE: Fields = {
+    "compile": SWITCH,
+    "activation_checkpointing": SWITCH,
+    "cache": one_of("none", "features"),
+    "cache_dir": PATH_OR_NULL,
+}
+PERFORMANCE_DEFAULTS = {"compile": False, "activation_checkpointing": False, "cache": "none", "cache_dir": None}
 LOGGING: Fields = {"log_steps": COUNT}
 # What a callback may say; those of flags are about the hardware but for the micro batch.
 FLAGS: Fields = {MICRO_BATCH_SIZE: MICRO_BATCH}
@@ -95,6 +102,7 @@ INIT = (
     "checkpoint",
     "logging",
     "callbacks",
+    "performance",
 )
 SECTIONS = {
     "init": INIT,
@@ -189,6 +197,7 @@ def read_run(document: Any, model: MultimodalConfig, where: str) -> TrainConfig:
             strict=not checkpoint["disable_strict_checkpoint_loading"],
         ),
         log_steps=_fields(init, "logging", LOGGING, {"log_steps": 1}, where)["log_steps"],
+        performance=_performance(init, where),
         compute_norm="ComputeNorm" in callbacks["given"],
         micro_batch_size=_samples(callbacks["ScopedTrainFlags"]),
         validation_micro_batch_size=_samples(callbacks["ScopedValidateFlags"]),
@@ -226,6 +235,12 @@ def _precision(init: Mapping[str, Any], where: str) -> Precision:
         max_gradient_value=value,
         log_loss_scale=full["log_loss_scale"],
     )
+
+
+def _performance(init: Mapping[str, Any], where: str) -> Performance:
+    full = _fields(init, "performance", PERFORMANCE, PERFORMANCE_DEFAULTS, where)
+    folder = full["cache_dir"]
+    return Performance(**{**full, "cache_dir": None if folder is None else Path(folder)})
 
 
 def _callbacks(section: Any, where: str, path: str) -> dict[str, Any]:

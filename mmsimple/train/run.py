@@ -15,6 +15,7 @@ from mmsimple.model import MultimodalModel
 from mmsimple.train import checkpoint
 from mmsimple.train.config import Backend, TrainConfig
 from mmsimple.train.loop import Trainer
+from mmsimple.train.performance import tune
 from mmsimple.train.start import Origin, Resume, Say, begin, measured, origin
 from mmsimple.train.validation import Validation, Validator
 
@@ -66,6 +67,7 @@ def run(
 
 def _train(config: TrainConfig, folder: Path, device: torch.device, mode: str, origin: Origin, say: Say) -> Done:
     model, state = begin(config, origin, device, say)
+    tune(model, config.performance, device)
     _put_assets(folder / "assets", model)
     trainer = Trainer(config, model, folder, device, say)
     if state is not None:
@@ -81,6 +83,7 @@ def _train(config: TrainConfig, folder: Path, device: torch.device, mode: str, o
 
 def _measure(config: TrainConfig, path: Path, device: torch.device, say: Say) -> Done:
     model, _ = begin(config, Origin(path), device, say)
+    tune(model, config.performance, device)
     found = Validator(config, model, device).run()
     for each in found:
         say(f"validation: {each}")

@@ -1,0 +1,59 @@
+"""Layers that compute faster, or keep less: the same model, with the same parameters under the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from mmconvert.errors import UsageError
+from mmsimple.llama import DecoderLayer
+from mmsimple.model import MultimodalModel
+from mmsimple.train.config import Performance
+from mmsimple.vit import EncoderLayer
+
+PATH = "trainer.init.performance"
+
+
+def tune(model: MultimodalModel, performance: Performance, device: torch.device) -> None:
+    """Do to a model's layers what a run asks for; parameters that train are set apart already.
+
+    Raises UsageError where layers are to be compiled and torch.compile does not work.
+    """
+    if performance.compile:
+        _check_compiler(device)
+    with_gradients = set(_with_gradients(model))
+    for layer in _layers(model):
+        forward = layer.forward
+        if performance.compile:
+            # Layer by layer, for they are alike: what is compiled for one serves them all. Lengths of texts and numbers
+            # of pictures change from batch to batch.
+            forward = torch.compile(forward, dynamic=True)
+        if performance.activation_checkpointing and layer in with_gradients:
+            forward = partial(checkpoint, forward, use_reentrant=False)
+        # The module stays what it is, for a wrapper would give its parameters other names.
+        layer.forward = forward
+
+
+def _layers(model: nn.Module) -> Iterator[nn.Module]:
+    return (module for module in model.modules() if isinstance(module, EncoderLayer | DecoderLayer))
+
+
+def _with_gradients(model: MultimodalModel) -> Iterator[nn.Module]:
+    """The layers that a gradient passes through: of encoders, only those of one that trains."""
+    for module in (*model.image_model.image_model_list, model.text_model):
+        is_encoder = module is not model.text_model
+        if not is_encoder or any(parameter.requires_grad for parameter in module[0].parameters()):
+            yield from _layers(module)
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Compile something small, to know before anything is trained."""
+    try:
+        torch.compile(torch.sin)(torch.ones(2, device=device))
+    except Exception as error:  # it may lack a compiler, a GPU's toolkit, or a version of Python
+        words = str(error).strip().partition("\n")[0]
+        raise UsageError(f"{PATH}.compile: torch.compile does not work here: {words:.200}") from error
