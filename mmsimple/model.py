@@ -70,7 +70,8 @@ class Batch(NamedTuple):
     `text_input_ids` [B, S], any id at image positions; `image_data` [B, I, C, height, width]; `image_data_loc`
     [B, I, P] the position in the text of each of an image's tokens, S for all of them in a slot without image.
     `token_modality_idx` [B, S] is 1 at image tokens. `labels` [B, S] are shifted already; `loss_mask` [B, S] weighs
-    them. Padding stands on the right.
+    them. Padding stands on the right, so that the model needs no `key_padding_mask` [B, S], which is 1 there: it is for
+    who counts tokens.
     """
 
     text_input_ids: Tensor
@@ -79,6 +80,7 @@ class Batch(NamedTuple):
     token_modality_idx: Tensor | None = None
     labels: Tensor | None = None
     loss_mask: Tensor | None = None
+    key_padding_mask: Tensor | None = None
 
 
 class MultimodalModel(nn.Module):

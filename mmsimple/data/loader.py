@@ -112,7 +112,6 @@ def collate(samples: Sequence[Loaded], image_size: tuple[int, int, int]) -> Coll
     length = max(map(_real_length, rows))
     data = torch.from_numpy(np.stack([row.data[:, :length] for row in rows]))  # [B, 5, L]
     fields = dict(zip(ROWS, data.unbind(1), strict=True))
-    del fields["key_padding_mask"]
     pictures = [sample.pictures for sample in samples if sample.row is not None]
     slots = max((slot + 1 for each in pictures for slot in each), default=0)
     if not slots:

@@ -22,7 +22,7 @@ from mmsimple.train.optimizer import build_optimizer, load_optimizer_state, opti
 from mmsimple.train.progress import Progress
 from mmsimple.train.rng import rng_state, set_rng_state
 from mmsimple.train.stopping import EXIT, Stopping
-from mmsimple.train.update import accumulate, learned_tokens
+from mmsimple.train.update import accumulate, learned_tokens, tokens
 from mmsimple.train.validation import Validation, Validator
 
 # Updates in a row without a finite loss and gradient that are passed over before a run gives up.
@@ -193,6 +193,7 @@ class Trainer:
         return {
             **values,
             "samples": sum(len(batch.text_input_ids) for batch in batches),
+            "tokens": tokens(batches),
             "learned_tokens": learned_tokens(batches),
             "bad_samples": self.loader.bad_samples.total() - bad,
         }

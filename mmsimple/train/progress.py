@@ -17,7 +17,7 @@ class Progress:
     def add(self, values: Mapping[str, Any]) -> None:
         """Count an update, of which these are the metrics."""
         self.samples += values["samples"]
-        self.tokens += values["learned_tokens"]
+        self.tokens += values["tokens"]
 
     def line(self, values: Mapping[str, Any]) -> str:
         step, seconds = values["step"], max(monotonic() - self.since, 1e-9)
@@ -26,7 +26,7 @@ class Progress:
             "no loss" if values.get("loss") is None else f"loss {values['loss']:.4f}",
             f"rate {values['learning_rate']:.2e}",
             f"{self.samples / seconds:.1f} samples/s",
-            f"{self.tokens / seconds:.0f} learned tokens/s",
+            f"{self.tokens / seconds:.0f} tokens/s",
         ]
         if self.last_step is not None:
             words.append(f"{_clock((self.last_step - step) * seconds / (step - self.begun))} left")

@@ -52,6 +52,14 @@ def accumulate(
     return total
 
 
+def tokens(batches: Sequence[Batch]) -> int:
+    """How many positions are no padding, image tokens included; where a batch does not say, all of them."""
+    return sum(
+        batch.text_input_ids.numel() if batch.key_padding_mask is None else int((batch.key_padding_mask == 0).sum())
+        for batch in batches
+    )
+
+
 def learned_tokens(batches: Sequence[Batch]) -> int:
     """How many tokens count in the loss."""
     return sum(int((_mask(batch) != 0).sum()) for batch in batches)

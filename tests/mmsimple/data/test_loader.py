@@ -35,7 +35,7 @@ def untrimmed(loader: Loader) -> Batch:
     samples = [loader.dataset[index] for index in range(len(loader.dataset))]
     rows = [sample.row for sample in samples if sample.row is not None]
     data = torch.from_numpy(np.stack([row.data for row in rows]))
-    fields = {name: data[:, number] for number, name in enumerate(ROWS) if name != "key_padding_mask"}
+    fields = dict(zip(ROWS, data.unbind(1), strict=True))
     images = torch.zeros(len(rows), 2, *SIZE)
     for number, sample in enumerate(samples):
         for slot, picture in sample.pictures.items():
@@ -64,7 +64,7 @@ def numbered(count: int) -> list[Row]:
 
 def test_a_batch_is_cut_to_its_longest_text(tmp_path: Path) -> None:
     batch = batch_of(Loader(make_dataset(tmp_path, batch_size=3)))
-    for name in ("text_input_ids", "loss_mask", "labels", "token_modality_idx"):
+    for name in ROWS:
         found: Tensor = getattr(batch, name)
         assert (found.shape, found.dtype) == ((3, 12), torch.int32)
         row = ROWS.index(name)

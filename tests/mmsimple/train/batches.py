@@ -27,4 +27,5 @@ def batch_of(samples: int, *, seed: int = 0, length: int = 12, images: bool = Tr
 
 def joined(batches: list[Batch]) -> Batch:
     """All samples as one batch."""
-    return Batch(*(torch.cat([batch[field] for batch in batches]) for field in range(len(Batch._fields))))  # type: ignore[misc]
+    fields = zip(*batches, strict=True)
+    return Batch(*(None if each[0] is None else torch.cat(each) for each in fields))  # type: ignore[arg-type]

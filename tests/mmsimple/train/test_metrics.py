@@ -49,17 +49,17 @@ def test_a_line_tells_speed_and_what_is_left(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
     # A run that goes on after update 50.
     shown = Progress(50, 10_000)
-    values = {"step": 52, "loss": 1.23456, "learning_rate": 1e-4, "samples": 20, "learned_tokens": 150}
+    values = {"step": 52, "loss": 1.23456, "learning_rate": 1e-4, "samples": 20, "tokens": 150}
     shown.add({**values, "step": 51})
     shown.add(values)
     assert shown.line(values) == (
-        "update 52 of 10000  loss 1.2346  rate 1.00e-04  4.0 samples/s  30 learned tokens/s  13:49:00 left"
+        "update 52 of 10000  loss 1.2346  rate 1.00e-04  4.0 samples/s  30 tokens/s  13:49:00 left"
     )
 
 
 def test_a_run_of_epochs_does_not_guess_and_one_without_loss_says_so() -> None:
     shown = Progress(0, None)
-    values = {"step": 1, "loss": None, "learning_rate": 0.0, "samples": 1, "learned_tokens": 0}
+    values = {"step": 1, "loss": None, "learning_rate": 0.0, "samples": 1, "tokens": 0}
     shown.add(values)
     assert shown.line(values).startswith("update 1  no loss  rate 0.00e+00  ")
     assert "left" not in shown.line(values)

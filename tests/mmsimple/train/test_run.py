@@ -89,6 +89,8 @@ def test_batches_that_are_accumulated_are_one_update(tmp_path: Path) -> None:
         data: dict[str, Any] = {"fit__train_dataloader__batch_size": size, "fit__train_dataloader__drop_last": False}
         train(folder, init__model=model, init__loop={"max_steps": 3, "grad_accum_steps": count}, **data)
         assert [each["samples"] for each in metrics(folder)] == [7, 7, 7]
+        # Every other sample is text of 3 tokens; four have 10, of which 4 are an image's.
+        assert [each["tokens"] for each in metrics(folder)] == [4 * 10 + 3 * 3] * 3
         found.append([each[name] for each in metrics(folder) for name in ("loss", "gradient_norm", "parameter_norm")])
     assert found[1] == pytest.approx(found[0], rel=1e-4)
 

@@ -12,7 +12,7 @@ from mmsimple.config import LossScaling
 from mmsimple.freeze import freeze
 from mmsimple.loss import NothingToLearn
 from mmsimple.model import Batch, MultimodalModel
-from mmsimple.train.update import accumulate, learned_tokens, parts
+from mmsimple.train.update import accumulate, learned_tokens, parts, tokens
 from tests.mmsimple.small import FLOAT32, MULTIMODAL, apart, drawn
 from tests.mmsimple.train.batches import batch_of, joined
 from tests.mmsimple.train.updates import PROJECTOR
@@ -90,8 +90,15 @@ def test_half_precision_is_computed_in_and_gradients_stay_in_float32() -> None:
     assert found.keys() == expected.keys()
 
 
+def test_tokens_are_counted_without_padding_and_with_images() -> None:
+    padding = torch.zeros(2, 12, dtype=torch.int32)
+    padding[1, 7:] = 1
+    assert tokens([batch_of(2)._replace(key_padding_mask=padding)]) == 12 + 7
+    assert tokens([batch_of(2)._replace(key_padding_mask=padding), batch_of(3)]) == 12 + 7 + 3 * 12
+
+
 def test_parts_are_all_of_a_batch_in_order() -> None:
-    batch = batch_of(5)
+    batch = batch_of(5)._replace(key_padding_mask=torch.zeros(5, 12))
     cut = list(parts(batch, 2))
     assert [len(each.text_input_ids) for each in cut] == [2, 2, 1]
     for field, whole in batch._asdict().items():
