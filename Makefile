@@ -31,5 +31,5 @@ clean:  ## remove builds, caches and the demo's output; the virtual environment 
 $(STAMP): pyproject.toml constraints/cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints/cpu.txt -e ".[train,test,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints/cpu.txt -e ".[train,plot,test,dev]"
 	@touch $@

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from math import isfinite
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -16,10 +17,9 @@ from mmsimple.loss import NothingToLearn
 from mmsimple.model import Batch, MultimodalModel
 from mmsimple.train import checkpoint
 from mmsimple.train.config import TrainConfig
-from mmsimple.train.metrics import Metrics
+from mmsimple.train.journal import Journal
 from mmsimple.train.norms import clip, parameter_norm
 from mmsimple.train.optimizer import build_optimizer, load_optimizer_state, optimizer_state
-from mmsimple.train.progress import Progress
 from mmsimple.train.rng import rng_state, set_rng_state
 from mmsimple.train.stopping import EXIT, Stopping
 from mmsimple.train.update import accumulate, learned_tokens, tokens
@@ -115,33 +115,42 @@ class Trainer:
             return self.step >= loop.max_steps
         return self.loader.epoch >= (loop.max_epochs or 0)
 
-    def train(self, *, validates: bool = True) -> tuple[Validation, ...]:
-        """All updates that are left, and the validation after the last one, if there was any.
+    @property
+    def _is_validation_due(self) -> bool:
+        """Whether a validation is due after this step."""
+        frequency = self.config.loop.eval_frequency
+        return self.is_done or bool(frequency and self.step % frequency == 0)
 
-        SIGTERM ends it after the update that it comes in, with a checkpoint and exit 143.
+    def train(self, *, validates: bool = True) -> tuple[Validation, ...]:
+        """All updates that are left, and the last validation, if there was any.
+
+        SIGTERM ends it after the update that it comes in, with a checkpoint and exit 143. A validation that was due then
+        is made when the run goes on, which so tells what it would have told undisturbed.
 
         Raises TrainingStopped where the loss stays infinite or NaN, and what data and disk raise.
         """
         self.model.train()
-        metrics = Metrics(self.folder, self.step)
-        progress = Progress(self.step, self.config.loop.max_steps)
-        frequency, steps = self.config.loop.eval_frequency, self.config.checkpointing.steps
+        steps, log_steps = self.config.checkpointing.steps, self.config.log_steps
         if self.step == 0 and self.config.checkpointing.save_initial:
             self.save()
-        validator = Validator(self.config, self.model, self.device) if validates else None
+        validator = None
+        if validates and self.config.validation_data:
+            validator = Validator(self.config, self.model, self.device)
         batches = self._batches()
         validation: tuple[Validation, ...] = ()
-        with Stopping() as stopping:
-            while not self.is_done:
-                values = self._update(batches)
-                metrics.add(values)
-                progress.add(values)
-                if self.is_done or self.step % self.config.log_steps == 0:
-                    self.say(progress.line(values))
-                if validator and not stopping.is_asked and (self.is_done or (frequency and self.step % frequency == 0)):
+        journal = Journal(self.folder, self.step, self.config.loop.max_steps, self.say)
+        with journal, Stopping() as stopping:
+            while True:
+                # Before anything: where a run goes on, it may have been stopped before this one.
+                if validator and self._is_validation_due and journal.validated < self.step:
                     validation = validator.run()
-                    for each in validation:
-                        self.say(f"validation at update {self.step}: {each}")
+                    journal.validation(self.step, validation)
+                if self.is_done:
+                    break
+                begun = perf_counter()
+                values = self._update(batches)
+                seconds = perf_counter() - begun
+                journal.update(values, seconds, is_shown=self.is_done or self.step % log_steps == 0)
                 # Looked at once: what is asked for after this is done after the next update.
                 stops = stopping.is_asked
                 # While updates are passed over there is nothing new to keep.

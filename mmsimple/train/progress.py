@@ -3,33 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 
+@dataclass(frozen=True)
+class Throughput:
+    """What went through a model in so many seconds of updates; those of validation and checkpoints are none of them."""
+
+    seconds: float
+    samples: int
+    tokens: int
+
+    @property
+    def samples_per_second(self) -> float:
+        return self.samples / self.seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Without padding, image tokens included."""
+        return self.tokens / self.seconds
+
+
 class Progress:
-    """Tells how fast a run is and how long it will take, from the updates since it began or went on."""
+    """How fast a run is, from one line to the next, and how long it will take, by all since it began or went on."""
 
     def __init__(self, step: int, last_step: int | None) -> None:
         self.begun, self.last_step, self.since = step, last_step, monotonic()
-        self.samples = self.tokens = 0
+        self._counted = Throughput(0.0, 0, 0)
 
-    def add(self, values: Mapping[str, Any]) -> None:
-        """Count an update, of which these are the metrics."""
-        self.samples += values["samples"]
-        self.tokens += values["tokens"]
+    def add(self, values: Mapping[str, Any], seconds: float) -> None:
+        """Count an update that took so long, of which these are the metrics."""
+        so_far = self._counted
+        self._counted = Throughput(
+            so_far.seconds + seconds, so_far.samples + values["samples"], so_far.tokens + values["tokens"]
+        )
 
-    def line(self, values: Mapping[str, Any]) -> str:
-        step, seconds = values["step"], max(monotonic() - self.since, 1e-9)
+    def take(self) -> Throughput:
+        """That of the updates since it was taken before."""
+        taken, self._counted = self._counted, Throughput(0.0, 0, 0)
+        return taken
+
+    def line(self, values: Mapping[str, Any], throughput: Throughput) -> str:
+        step = values["step"]
         words = [
             f"update {step}" if self.last_step is None else f"update {step} of {self.last_step}",
             "no loss" if values.get("loss") is None else f"loss {values['loss']:.4f}",
             f"rate {values['learning_rate']:.2e}",
-            f"{self.samples / seconds:.1f} samples/s",
-            f"{self.tokens / seconds:.0f} tokens/s",
+            f"{throughput.samples_per_second:.1f} samples/s",
+            f"{throughput.tokens_per_second:.0f} tokens/s",
         ]
         if self.last_step is not None:
-            words.append(f"{_clock((self.last_step - step) * seconds / (step - self.begun))} left")
+            left = (self.last_step - step) * (monotonic() - self.since) / (step - self.begun)
+            words.append(f"{_clock(left)} left")
         return "  ".join(words)
 
 

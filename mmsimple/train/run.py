@@ -74,11 +74,13 @@ def _train(config: TrainConfig, folder: Path, device: torch.device, mode: str, o
         trainer.load_state_dict(state, str(origin.path))
         # The optimizer has moments of its own.
         del state
-    if trainer.is_done:
-        say(f"nothing is left to do after update {trainer.step}")
-        return Done(trainer.step, origin.path, ())
+    was_done = trainer.is_done
+    # A run that is done may have been stopped before its last validation.
     validation = trainer.train(validates=mode == "train_and_eval")
-    return Done(trainer.step, checkpoint.path_of(folder, trainer.step), validation)
+    if was_done and not validation:
+        say(f"nothing is left to do after update {trainer.step}")
+    path = origin.path if was_done else checkpoint.path_of(folder, trainer.step)
+    return Done(trainer.step, path, validation)
 
 
 def _measure(config: TrainConfig, path: Path, device: torch.device, say: Say) -> Done:

@@ -37,7 +37,8 @@ def train(folder: Path, workers: int = 0, *, settings: tuple[str, ...] = (), **c
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
-    return list(read_metrics(folder / "model"))
+    """Those of its updates."""
+    return [each for each in read_metrics(folder / "model") if "validation" not in each]
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -55,6 +56,10 @@ def test_it_learns_what_it_reads(tmp_path: Path) -> None:
     (validation,) = done.validation
     assert validation.loss < losses[0] / 4
     assert said[-1] == f"validation at update 30: {validation}"
+    assert list(read_metrics(tmp_path / "model"))[-1] == {
+        "step": 30,
+        "validation": [{"loss": validation.loss, "perplexity": validation.perplexity, "tokens": validation.tokens}],
+    }
 
 
 def test_frozen_tensors_stay_as_they_are_and_all_others_learn(tmp_path: Path) -> None:
@@ -282,6 +287,7 @@ def test_train_alone_measures_nothing(tmp_path: Path) -> None:
     config = read_run_file(write_params(tmp_path, fit__val_dataloader__data_dir="/nowhere"))
     done = run(config, tmp_path / "model", mode="train", say=lambda text: None)
     assert done.validation == ()
+    assert len(list(read_metrics(tmp_path / "model"))) == len(metrics(tmp_path)) == 10
 
 
 def test_validation_comes_at_its_updates_and_changes_nothing(tmp_path: Path) -> None:
@@ -340,4 +346,4 @@ def test_bad_samples_are_counted_by_update_and_may_fill_the_end_of_an_epoch(tmp_
         config = read_run_file(tmp_path / "run.yaml")
         parts = tmp_path / f"from_{step}"
         run(config, parts, resume=tmp_path / "model" / f"checkpoint_{step}.mdl", say=lambda text: None)
-        assert list(read_metrics(parts)) == expected[step:]
+        assert [each for each in read_metrics(parts) if "validation" not in each] == expected[step:]
