@@ -15,19 +15,10 @@ from mmconvert.errors import UsageError
 from mmconvert.report import SCHEMA, Reporter
 from mmsimple.data.templates import TEMPLATES
 
-COMING = ("plot",)
 MODES = ("train", "eval", "train_and_eval")
 
 
-class _Commands(click.Group):
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in COMING:
-            ctx.fail(f"'{cmd_name}' is not there yet: mmsimple {__version__} has {', '.join(self.list_commands(ctx))}.")
-        return super().get_command(ctx, cmd_name)
-
-
 @click.group(
-    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     invoke_without_command=True,
 )
@@ -36,8 +27,7 @@ class _Commands(click.Group):
 def cli(context: click.Context) -> None:
     """Train the simple multimodal model and generate text with it.
 
-    In this release it prepares data, validates configs, trains and generates. Coming: plot. To convert checkpoints, see
-    mmconvert --help.
+    To convert checkpoints, see mmconvert --help.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -54,7 +44,7 @@ def cli(context: click.Context) -> None:
 @reporting
 def validate(reporter: Reporter, config: Path, batch_size: int | None, sequence_length: int | None) -> None:
     """Check the model in CONFIG, a params file: its parts, what trains, and the memory of a step. Reads no data."""
-    _check_torch()
+    _check_installed("torch", "train")
     from mmsimple.report import draw_size, size_document
     from mmsimple.size import size_of_file
 
@@ -80,7 +70,7 @@ def validate(reporter: Reporter, config: Path, batch_size: int | None, sequence_
 @reporting
 def prepare(reporter: Reporter, annotations: Path, out: Path, workers: int, overwrite: bool, **said: Any) -> None:
     """Make training files of LLaVA's annotations and pictures. Stopped, it goes on where it was when run again."""
-    _check_torch()
+    _check_installed("torch", "train")
     from mmsimple.data.job import job_of
     from mmsimple.data.prepare import prepare as run
     from mmsimple.report import draw_prepared
@@ -115,7 +105,7 @@ def train(
     settings: tuple[str, ...],
 ) -> None:
     """Train the model that CONFIG describes, or take a run up again where it was stopped, however that was."""
-    _check_torch()
+    _check_installed("torch", "train")
     from mmsimple.report import draw_run, run_document
     from mmsimple.train.reading import read_run_file
     from mmsimple.train.run import run as run_of
@@ -133,6 +123,20 @@ def train(
         say=reporter.note,
     )
     reporter.summary(run_document(done), lambda: draw_run(done))
+
+
+@cli.command()
+@click.argument("run_dir", type=FOLDER, metavar="RUN_DIR")
+@click.option("--out", type=PATH, metavar="FILE.png", help="A file there is replaced  [default: RUN_DIR/plot.png]")
+@reporting
+def plot(reporter: Reporter, run_dir: Path, out: Path | None) -> None:
+    """Draw loss, learning rate and throughput of the run in RUN_DIR, its --model-dir, as a PNG. Needs no torch."""
+    _check_installed("matplotlib", "plot")
+    from mmsimple.plot import plot as plot_of
+
+    path, updates = plot_of(run_dir, out)
+    document = {"schema": SCHEMA, "plot": str(path), "updates": updates}
+    reporter.summary(document, lambda: print(f"{path}: {updates:,} update{'s' if updates != 1 else ''}"))
 
 
 @cli.command()
@@ -164,7 +168,7 @@ def generate(
     **sampling: Any,
 ) -> None:
     """Answer a question about pictures; the words come as the model finds them."""
-    _check_torch()
+    _check_installed("torch", "train")
     from mmconvert.api import Hints
     from mmsimple.data.images import open_image
     from mmsimple.device import DTYPES, device_of
@@ -189,10 +193,10 @@ def generate(
     say(answer)
 
 
-def _check_torch() -> None:
-    """Raise UsageError where torch is not installed."""
-    if find_spec("torch") is None:
-        raise UsageError('this needs torch: pip install "mmconvert[train]"')
+def _check_installed(package: str, extra: str) -> None:
+    """Raise UsageError for a package that is not there, naming the extra that brings it."""
+    if find_spec(package) is None:
+        raise UsageError(f'this needs {package}: pip install "mmconvert[{extra}]"')
 
 
 def main() -> None:

@@ -53,9 +53,10 @@ def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Lines of JSON; what a killed run left of one is passed over, and a file that is not there has none.
 
-    Raises InputRefused for a line that is none.
+    Raises InputRefused for a line that is none, and DiskError.
     """
-    content = path.read_bytes() if path.is_file() else b""
+    with disk_errors(path, 0):
+        content = path.read_bytes() if path.is_file() else b""
     for number, line in enumerate(content.splitlines(keepends=True), 1):
         if line.endswith(b"\n"):
             try:

@@ -1,4 +1,4 @@
-"""`mmsimple` as a user meets it: what is there, what is coming, and what each refusal says."""
+"""`mmsimple` as a user meets it: what is there, and what each refusal says."""
 
 from __future__ import annotations
 
@@ -33,20 +33,13 @@ def test_without_arguments_it_explains_itself(mmsimple: Run) -> None:
     done = mmsimple()
     assert done.returncode == 0
     words = " ".join(done.stdout.split())
-    assert "Coming: plot" in words
     assert "see mmconvert --help" in words
-    for command in ("validate", "prepare", "generate"):
+    for command in ("validate", "prepare", "train", "plot", "generate"):
         assert f"\n  {command} " in done.stdout
 
 
 def test_help_is_the_same(mmsimple: Run) -> None:
     assert mmsimple("-h").stdout == mmsimple().stdout
-
-
-def test_a_command_that_is_not_there_yet_is_a_usage_error(mmsimple: Run) -> None:
-    done = mmsimple("plot", "run")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert f"'plot' is not there yet: mmsimple {__version__} has generate, prepare, train, validate." in done.stderr
 
 
 def test_the_version_is_the_packages(mmsimple: Run) -> None:

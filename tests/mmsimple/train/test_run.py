@@ -20,7 +20,7 @@ from mmsimple.load import load_model
 from mmsimple.model import MultimodalModel
 from mmsimple.train import checkpoint, loop, update
 from mmsimple.train.loop import MOST_SKIPPED
-from mmsimple.train.metrics import read_metrics
+from mmsimple.train.metrics import THROUGHPUT, read_lines, read_metrics
 from mmsimple.train.reading import read_run_file
 from mmsimple.train.run import Done, run
 from tests.mmsimple.small import MULTIMODAL, drawn
@@ -127,6 +127,17 @@ def test_epochs_are_counted_in_place_of_updates(tmp_path: Path) -> None:
     done, _ = train(tmp_path, init__loop={"max_epochs": 2}, fit__train_dataloader__drop_last=False)
     assert sum(each["samples"] for each in metrics(tmp_path)) == 14
     assert done.step == len(metrics(tmp_path))
+
+
+def test_throughput_is_told_as_often_as_people_are(tmp_path: Path) -> None:
+    for steps in (5, 10):
+        _, said = train(tmp_path, init__logging={"log_steps": 4}, init__loop__max_steps=steps)
+    assert [text.split(" of")[0] for text in said if text.startswith("update")] == ["update 8", "update 10"]
+    told = list(read_lines(tmp_path / "model" / THROUGHPUT))
+    assert [each["step"] for each in told] == [4, 5, 8, 10]
+    for name in ("samples", "tokens"):
+        assert sum(each[name] for each in told) == sum(each[name] for each in metrics(tmp_path)), name
+    assert all(each["seconds"] > 0 for each in told)
 
 
 # --- what is written ------------------------------------------------------------------------------------------------
