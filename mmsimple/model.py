@@ -2,12 +2,13 @@
 
 Images may stand anywhere in the text, several in a sample or none. Parameters have the names that CS checkpoints give
 them. Shape letters: B samples, S positions, H hidden, V vocabulary; I image slots of a sample, P tokens of an image, N
-images that are really there, C channels.
+images that are really there, C channels; E an encoder's hidden, F all that encoders make of an image, in one row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -33,6 +34,7 @@ class ImageModel(nn.Module):
     def __init__(self, config: MultimodalConfig) -> None:
         super().__init__()
         self.select = config.select
+        self.feature_shapes = feature_shapes(config)
         self.image_model_list = nn.ModuleList(_encoder_and_projection(each) for each in config.image_models)
         self.projection = (
             nn.Identity()
@@ -40,21 +42,35 @@ class ImageModel(nn.Module):
             else build_projector(config.projection, config.image_models[0].encoder.grid)
         )
 
+    @property
+    def encoders(self) -> list[nn.Module]:
+        return [next(each.children()) for each in self.image_model_list]
+
     def forward(self, images: Tensor) -> Tensor:
         """[N, C, height, width] -> [N, P, H]."""
-        features = torch.cat([self.features(images, number) for number in range(len(self.image_model_list))], dim=1)
-        out: Tensor = self.projection(features.to(computed_in(self.projection)))
+        return self.project(self.encode(images))
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """What each encoder makes of images: [N, C, height, width] -> [N, tokens, E] for each of them."""
+        first = 1 if self.select == "patch" else 0
+        return [encoder(images)[:, first:] for encoder in self.encoders]
+
+    def project(self, features: Sequence[Tensor]) -> Tensor:
+        """What encoders have made of images, projected, [N, P, H]."""
+        own = []
+        for (_, *projections), each in zip(map(nn.Module.children, self.image_model_list), features, strict=True):
+            for projection in projections:
+                each = projection(each.to(computed_in(projection)))
+            own.append(each)
+        joined = torch.cat(own, dim=1)
+        out: Tensor = self.projection(joined.to(computed_in(self.projection)))
         return out
 
-    def features(self, images: Tensor, number: int) -> Tensor:
-        """What one encoder makes of images, after the projection that is its own."""
-        encoder, *projections = self.image_model_list[number].children()
-        features: Tensor = encoder(images)
-        if self.select == "patch":
-            features = features[:, 1:]
-        for projection in projections:
-            features = projection(features.to(computed_in(projection)))
-        return features
+    def split(self, rows: Tensor) -> list[Tensor]:
+        """What each encoder made of images, [N, tokens, E], out of rows with all of it one after the other, [N, F]."""
+        sizes = [math.prod(each) for each in self.feature_shapes]
+        parts = torch.split(rows, sizes, dim=1)
+        return [each.reshape(-1, *shape) for each, shape in zip(parts, self.feature_shapes, strict=True)]
 
 
 def _encoder_and_projection(config: ImageModelConfig) -> nn.ModuleList:
@@ -67,8 +83,9 @@ def _encoder_and_projection(config: ImageModelConfig) -> nn.ModuleList:
 class Batch(NamedTuple):
     """What a model reads, as the data files hold it.
 
-    `text_input_ids` [B, S], any id at image positions; `image_data` [B, I, C, height, width]; `image_data_loc`
-    [B, I, P] the position in the text of each of an image's tokens, S for all of them in a slot without image.
+    `text_input_ids` [B, S], any id at image positions; `image_data` [B, I, C, height, width], or in its place
+    `image_features` [B, I, F], what encoders have made of it before; `image_data_loc` [B, I, P] the position in the
+    text of each of an image's tokens, S for all of them in a slot without image.
     `token_modality_idx` [B, S] is 1 at image tokens. `labels` [B, S] are shifted already; `loss_mask` [B, S] weighs
     them. Padding stands on the right, so that the model needs no `key_padding_mask` [B, S], which is 1 there: it is for
     who counts tokens.
@@ -81,6 +98,7 @@ class Batch(NamedTuple):
     labels: Tensor | None = None
     loss_mask: Tensor | None = None
     key_padding_mask: Tensor | None = None
+    image_features: Tensor | None = None
 
 
 class MultimodalModel(nn.Module):
@@ -191,40 +209,57 @@ class MultimodalModel(nn.Module):
         Raises ValueError for images whose shapes do not fit.
         """
         embeddings = self.text_model.embed(batch.text_input_ids)
-        images, positions = batch.image_data, batch.image_data_loc
+        field = "image_data" if batch.image_features is None else "image_features"
+        images: Tensor | None = getattr(batch, field)
+        positions = batch.image_data_loc
         if images is not None and positions is not None:
-            self._check_shapes(len(embeddings), images, positions)
+            self._check_shapes(len(embeddings), field, images, positions)
             embeddings = self._with_images(embeddings, images, positions)
         elif images is not None or positions is not None:
-            given, lacking = ("image_data_loc", "image_data") if images is None else ("image_data", "image_data_loc")
+            given, lacking = ("image_data_loc", field) if images is None else (field, "image_data_loc")
             raise ValueError(f"{given} is given, but {lacking} is missing")
         return self.text_model.decode(embeddings, batch.token_modality_idx, cache)
 
-    def _check_shapes(self, samples: int, images: Tensor, positions: Tensor) -> None:
+    def _check_shapes(self, samples: int, field: str, images: Tensor, positions: Tensor) -> None:
         """By shapes alone, for to look at values would make a GPU wait."""
         encoder = self.config.image_models[0].encoder
         outer, tokens = tuple(positions.shape[:-1]), self.tokens_per_image
         if len(outer) != 2 or (outer[0], positions.shape[-1]) != (samples, tokens):
             raise ValueError(f"image_data_loc is {tuple(positions.shape)}, but must be ({samples}, I, {tokens})")
-        wanted = (*outer, encoder.num_channels, *encoder.image_size)
-        if images.shape != wanted:
-            raise ValueError(f"image_data is {tuple(images.shape)}, but must be {wanted} beside such an image_data_loc")
+        is_kept = field == "image_features"
+        each = (features_per_image(self.config),) if is_kept else (encoder.num_channels, *encoder.image_size)
+        if images.shape != (*outer, *each):
+            found, wanted = tuple(images.shape), (*outer, *each)
+            raise ValueError(f"{field} is {found}, but must be {wanted} beside such an image_data_loc")
 
     def _with_images(self, embeddings: Tensor, images: Tensor, positions: Tensor) -> Tensor:
-        """The embeddings [B, S, H] with image features at their positions; slots without image cost nothing."""
+        """The embeddings [B, S, H] with images at their positions; slots without image cost nothing."""
         length = embeddings.shape[1]
         filled = (positions < length).any(-1)  # [B, I]
         if not filled.any():
             return embeddings
-        features = self.image_model(images[filled]).to(embeddings.dtype)  # [N, P, H]
-        samples = filled.nonzero()[:, :1].expand(-1, features.shape[1])  # [N, P]
+        seen = images[filled]  # [N, C, height, width], or [N, F]
+        features = self.image_model.split(seen) if seen.dim() == 2 else self.image_model.encode(seen)
+        projected = self.image_model.project(features).to(embeddings.dtype)  # [N, P, H]
+        samples = filled.nonzero()[:, :1].expand(-1, projected.shape[1])  # [N, P]
         # One position more than there are: what an image has too many of falls there, and goes.
         room = nn.functional.pad(embeddings, (0, 0, 0, 1))
-        return room.index_put((samples, positions[filled].long()), features)[:, :length]
+        return room.index_put((samples, positions[filled].long()), projected)[:, :length]
+
+
+def feature_shapes(config: MultimodalConfig) -> list[tuple[int, int]]:
+    """Tokens and hidden of what each encoder makes of an image, before any projection."""
+    extra = 0 if config.select == "patch" else 1
+    return [(each.encoder.num_patches + extra, each.encoder.hidden_size) for each in config.image_models]
+
+
+def features_per_image(config: MultimodalConfig) -> int:
+    """F: how many numbers all encoders make of an image."""
+    return sum(tokens * size for tokens, size in feature_shapes(config))
 
 
 def image_tokens(config: MultimodalConfig) -> int:
     """P: how many positions of the text an image takes, over all encoders and after every projection."""
-    extra = 0 if config.select == "patch" else 1
-    tokens = sum(tokens_after(each.projection, each.encoder.num_patches + extra) for each in config.image_models)
+    shapes = zip(config.image_models, feature_shapes(config), strict=True)
+    tokens = sum(tokens_after(each.projection, tokens) for each, (tokens, _) in shapes)
     return tokens_after(config.projection, tokens)

@@ -1,7 +1,4 @@
-"""Samples of training files, with their pictures as tensors.
-
-Shape letters: S positions of a text, I image slots, P tokens of an image, C channels.
-"""
+"""Samples of training files, with their pictures as tensors."""
 
 from __future__ import annotations
 
@@ -12,13 +9,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmconvert.errors import InputRefused
-from mmsimple.data.h5 import NO_IMAGE, Files, Layout, Row, read_layout
-from mmsimple.data.images import BadImage, locate, open_image
+from mmsimple.data.h5 import NO_IMAGE, Files, Layout, Row, read_layout, read_names
+from mmsimple.data.images import BadImage, locate
 from mmsimple.data.section import DataConfig, Source
 
 
@@ -31,7 +27,7 @@ class BadSample:
 
 
 class Loaded(NamedTuple):
-    """A sample as it lies in its file, and its pictures [C, height, width] by slot: empty slots have none.
+    """A sample as it lies in its file, and its pictures by slot: empty slots have none.
 
     `bad` says what was wrong; such a sample has a blank picture where that is wanted, and otherwise no row.
     """
@@ -49,6 +45,7 @@ class MultimodalDataset(Dataset[Loaded]):
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
+        self._pictures = config.pictures
         self._files = Files()
         self._paths: list[Path] = []
         # For each sample that is in a range: the first index of each stretch of one file, and where it stands there.
@@ -85,14 +82,18 @@ class MultimodalDataset(Dataset[Loaded]):
             if name == NO_IMAGE:
                 continue
             try:
-                file = locate(self.config.image_folder, name)
-                pictures[slot] = self.config.transforms(open_image(file))
+                pictures[slot] = self._pictures.read(locate(self.config.image_folder, name))
             except BadImage as error:
                 bad = BadSample(error.reason, f"{path}: sample {number}: {_spelled(name, error)}")
                 if self.config.on_bad_sample != "blank":
                     return Loaded(None, {}, bad)
-                pictures[slot] = torch.zeros(self.config.image_size)
+                pictures[slot] = self._pictures.blank()
         return Loaded(row, pictures, bad)
+
+    def picture_names(self) -> Iterator[str]:
+        """The names of all pictures of all samples. Raises InputRefused for a file that cannot be read."""
+        for path, numbers in self._stretches:
+            yield from read_names(path, numbers)
 
 
 def _spelled(name: str, error: BadImage) -> str:

@@ -90,6 +90,14 @@ def read_layout(path: Path) -> tuple[Layout, int]:
         return Layout(data.shape[2], *positions.shape[1:]), len(data)
 
 
+def read_names(path: Path, numbers: range) -> Iterator[str]:
+    """The pictures' paths of some samples, one after the other. Raises InputRefused for what cannot be read."""
+    with _reading(path), h5py.File(path, "r") as file:
+        # One dimension more than a sample has: each is read in one go.
+        found = file["img_path"][numbers.start : numbers.stop]
+        yield from (name for each in found.ravel() if (name := _text(each)) != NO_IMAGE)
+
+
 class Files:
     """Reads samples of files, which it opens when they are needed and in the process that needs them.
 

@@ -7,18 +7,20 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import xxhash
 from PIL import Image, UnidentifiedImageError
 
 from mmconvert.errors import InputRefused
 
 Reason: TypeAlias = Literal[
-    "image missing", "image path leaves the folder", "image cannot be decoded", "image too large"
+    "image missing", "image path leaves the folder", "image cannot be decoded", "image too large", "image changed"
 ]
 
 # What decoders are let at a file: raster formats alone, none of which runs a program, as EPS runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 # 8192 x 8192; PIL decodes to up to 4 bytes a pixel, 256 MiB, and holds that and its RGB copy for a moment.
 MAX_PIXELS = 2**26
+BLOCK = 1 << 20
 
 
 class BadImage(InputRefused):
@@ -77,6 +79,18 @@ def open_image(path: Path) -> Image.Image:
     except Exception as error:  # plugins raise anything: SyntaxError, EOFError, struct.error, KeyError
         what = " ".join(str(error).split()) or type(error).__name__
         raise BadImage(f"{_spelled(path)}: is damaged: {what:.200}", "image cannot be decoded") from None
+
+
+def digest(path: Path) -> str:
+    """Of the bytes of a picture's file. Raises BadImage for one that cannot be read."""
+    found = xxhash.xxh3_128()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                found.update(block)
+    except OSError as error:
+        raise BadImage(f"{_spelled(path)}: {error.strerror}", "image missing") from None
+    return found.hexdigest()
 
 
 def _spelled(path: Path | str) -> str:

@@ -19,6 +19,7 @@ from mmconvert.errors import InputRefused
 from mmsimple.data.dataset import BadSample, Loaded, MultimodalDataset
 from mmsimple.data.h5 import ROWS, Row
 from mmsimple.data.order import Batches, Mixture, Order, Plain
+from mmsimple.data.pictures import Pictures
 from mmsimple.data.section import DataConfig
 from mmsimple.model import Batch
 
@@ -46,7 +47,7 @@ class Loader:
         self._loader: DataLoader[Collated] = DataLoader(
             self.dataset,  # type: ignore[arg-type]
             batch_sampler=self._batches,
-            collate_fn=partial(collate, image_size=config.image_size),
+            collate_fn=partial(collate, pictures=config.pictures),
             num_workers=config.num_workers,
             prefetch_factor=config.prefetch_factor,
             persistent_workers=config.persistent_workers,
@@ -99,7 +100,7 @@ def _order(dataset: MultimodalDataset, config: DataConfig) -> Order:
     return Mixture(dataset.lengths, weights, config.shuffle_seed, shuffle=config.shuffle)
 
 
-def collate(samples: Sequence[Loaded], image_size: tuple[int, int, int]) -> Collated:
+def collate(samples: Sequence[Loaded], pictures: Pictures) -> Collated:
     """A batch of samples, cut to the longest text that is in it: what is cut off is padding, which changes nothing.
 
     Its tensors are those of `mmsimple.model.Batch`, with image slots up to the last one that holds a picture; without
@@ -112,18 +113,19 @@ def collate(samples: Sequence[Loaded], image_size: tuple[int, int, int]) -> Coll
     length = max(map(_real_length, rows))
     data = torch.from_numpy(np.stack([row.data[:, :length] for row in rows]))  # [B, 5, L]
     fields = dict(zip(ROWS, data.unbind(1), strict=True))
-    pictures = [sample.pictures for sample in samples if sample.row is not None]
-    slots = max((slot + 1 for each in pictures for slot in each), default=0)
+    given = [sample.pictures for sample in samples if sample.row is not None]
+    slots = max((slot + 1 for each in given for slot in each), default=0)
     if not slots:
         return Collated(Batch(**fields), len(samples), bad)
     positions = torch.from_numpy(np.stack([row.positions[:, :] for row in rows]))[:, :slots]  # [B, I, P]
-    images = torch.zeros(len(rows), slots, *image_size)
-    for number, each in enumerate(pictures):
+    images = torch.zeros(len(rows), slots, *pictures.shape, dtype=pictures.dtype)
+    for number, each in enumerate(given):
         for slot, picture in each.items():
             images[number, slot] = picture
     # The slot past the end moves with the end.
     positions = positions.clamp(max=length)
-    return Collated(Batch(image_data=images, image_data_loc=positions, **fields), len(samples), bad)
+    fields |= {pictures.field: images, "image_data_loc": positions}
+    return Collated(Batch(**fields), len(samples), bad)
 
 
 def _real_length(row: Row) -> int:

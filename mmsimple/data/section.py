@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from mmconvert.errors import InputRefused
 from mmconvert.schema import load
+from mmsimple.data.pictures import Features, Pixels
 from mmsimple.data.transforms import Transforms, read_transforms
 from mmsimple.sections.supported import below, require
 
@@ -34,7 +35,7 @@ class DataConfig:
     With `drop_last` all batches are full, and none is dropped: what an epoch has left over begins the next one's first.
     `image_size` is (channels, height, width). `max_num_img` and `num_patches`, where given, are what the files must
     have. `on_bad_sample` says what becomes of one whose picture cannot be had: an error, a smaller batch, or a blank
-    picture.
+    picture. `features` are read in place of pictures where they are kept.
     """
 
     sources: tuple[Source, ...]
@@ -51,6 +52,16 @@ class DataConfig:
     max_num_img: int | None = None
     num_patches: int | None = None
     on_bad_sample: OnBadSample = "error"
+    features: Features | None = None
+
+    @property
+    def pictures(self) -> Pixels | Features:
+        """What batches hold of pictures."""
+        return self.features or self.pixels
+
+    @property
+    def pixels(self) -> Pixels:
+        return Pixels(self.transforms, self.image_size)
 
 
 def read_data(section: Any, where: str, path: str = "") -> DataConfig:

@@ -38,16 +38,16 @@ def tune(model: MultimodalModel, performance: Performance, device: torch.device)
         layer.forward = forward
 
 
-def _layers(model: nn.Module) -> Iterator[nn.Module]:
-    return (module for module in model.modules() if isinstance(module, EncoderLayer | DecoderLayer))
+def _layers(part: nn.Module) -> Iterator[nn.Module]:
+    return (module for module in part.modules() if isinstance(module, EncoderLayer | DecoderLayer))
 
 
 def _with_gradients(model: MultimodalModel) -> Iterator[nn.Module]:
     """The layers that a gradient passes through: of encoders, only those of one that trains."""
-    for module in (*model.image_model.image_model_list, model.text_model):
-        is_encoder = module is not model.text_model
-        if not is_encoder or any(parameter.requires_grad for parameter in module[0].parameters()):
-            yield from _layers(module)
+    for encoder in model.image_model.encoders:
+        if any(parameter.requires_grad for parameter in encoder.parameters()):
+            yield from _layers(encoder)
+    yield from _layers(model.text_model)
 
 
 def _check_compiler(device: torch.device) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from mmsimple.device import device_of
 from mmsimple.model import MultimodalModel
 from mmsimple.train import checkpoint
 from mmsimple.train.config import Backend, TrainConfig
+from mmsimple.train.features import with_features
 from mmsimple.train.loop import Trainer
 from mmsimple.train.performance import tune
 from mmsimple.train.start import Origin, Resume, Say, begin, measured, origin
@@ -54,7 +55,9 @@ def run(
         raise UsageError("trainer.fit.train_dataloader is missing: there is nothing to train on")
     place = _device(config, device, say)
     if mode == "eval":
-        return _measure(config, measured(config, folder, init_from, resume), place, say)
+        return _measure(config, folder, measured(config, folder, init_from, resume), place, say)
+    if mode == "train":
+        config = replace(config, validation_data=())
     if folder.exists() and not folder.is_dir():
         raise OutputRefused(f"{folder}: is a file, where the model folder is to be")
     with ExitStack() as held:
@@ -68,6 +71,7 @@ def run(
 def _train(config: TrainConfig, folder: Path, device: torch.device, mode: str, origin: Origin, say: Say) -> Done:
     model, state = begin(config, origin, device, say)
     tune(model, config.performance, device)
+    config = with_features(config, model, folder, device, say)
     _put_assets(folder / "assets", model)
     trainer = Trainer(config, model, folder, device, say)
     if state is not None:
@@ -83,9 +87,10 @@ def _train(config: TrainConfig, folder: Path, device: torch.device, mode: str, o
     return Done(trainer.step, path, validation)
 
 
-def _measure(config: TrainConfig, path: Path, device: torch.device, say: Say) -> Done:
+def _measure(config: TrainConfig, folder: Path, path: Path, device: torch.device, say: Say) -> Done:
     model, _ = begin(config, Origin(path), device, say)
     tune(model, config.performance, device)
+    config = with_features(replace(config, train_data=None), model, folder, device, say)
     found = Validator(config, model, device).run()
     for each in found:
         say(f"validation: {each}")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mmconvert.errors import InputRefused, UsageError
 from mmsimple.config import FeedForwardConfig, ImageModelConfig
@@ -111,7 +111,7 @@ def test_what_is_thawed_trains_again() -> None:
 def test_a_frozen_encoder_is_not_recorded() -> None:
     model = MultimodalModel(TWICE)
     freeze(model, [*PHASE_1, "^image_model.projection.ffn.0"])
-    assert model.image_model.features(random(1, 3, 28, 28), 0).grad_fn is None
+    assert model.image_model.encode(random(1, 3, 28, 28))[0].grad_fn is None
     assert model.image_model(random(1, 3, 28, 28)).grad_fn is not None
 
 
@@ -124,12 +124,9 @@ def test_a_frozen_projector_behind_a_frozen_encoder_is_not_recorded() -> None:
 def test_a_projection_that_trains_is_recorded_and_not_the_encoder_before_it() -> None:
     model = MultimodalModel(TWICE)
     freeze(model, ["^image_model.image_model_list.0.0", "^image_model.projection", "^text_model"])
-    encoded: list[Tensor] = []
-    model.image_model.image_model_list[0].get_submodule("0").register_forward_hook(
-        lambda module, given, output: encoded.append(output)
-    )
-    assert model.image_model.features(random(1, 3, 28, 28), 0).grad_fn is not None
+    encoded = model.image_model.encode(random(1, 3, 28, 28))
     assert encoded[0].grad_fn is None
+    assert model.image_model.project(encoded).grad_fn is not None
 
 
 def test_gradients_pass_a_frozen_decoder_and_it_gets_none() -> None:

@@ -37,7 +37,7 @@ def recorded() -> Tensors:
 
 @pytest.fixture(scope="module")
 def batch(inputs: Tensors) -> Batch:
-    return Batch(*(inputs[name] for name in Batch._fields))
+    return Batch(**{name: inputs[name] for name in Batch._fields if name in inputs})
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmsimple.config import AveragePoolingConfig, FeedForwardConfig, ImageModelConfig, MultimodalConfig
-from mmsimple.model import Batch, MultimodalModel
+from mmsimple.model import Batch, MultimodalModel, features_per_image
 from tests.mmsimple.reference import image_features, multimodal
 from tests.mmsimple.small import DECODER, FLOAT32, MULTIMODAL, VIT, apart, drawn, random, token_ids
 
@@ -101,6 +101,24 @@ def test_encoders_stand_one_after_the_other(select: str) -> None:
     found = model.image_model(images)
     assert found.shape == (2, model.tokens_per_image, DECODER.hidden_size)
     assert apart(found, expected) < FLOAT32
+
+
+@torch.no_grad()
+def test_features_that_were_made_before_stand_in_for_images(model: MultimodalModel) -> None:
+    """In one row, of encoders whose tokens are of different widths and numbers."""
+    assert BATCH.image_data is not None
+    encoded = model.image_model.encode(BATCH.image_data.flatten(0, 1))
+    assert [tuple(each.shape[1:]) for each in encoded] == [(6, 32), (12, 24)]
+    rows = torch.cat([each.flatten(1) for each in encoded], 1)
+    assert rows.shape[1] == features_per_image(TWO_ENCODERS)
+    kept = BATCH._replace(image_data=None, image_features=rows.reshape(4, 2, -1))
+    assert apart(logits(model, kept), logits(model, BATCH)) < FLOAT32
+
+
+def test_features_of_another_length_are_refused(model: MultimodalModel) -> None:
+    kept = BATCH._replace(image_data=None, image_features=torch.zeros(4, 2, 479))
+    with pytest.raises(ValueError, match=r"image_features is \(4, 2, 479\), but must be \(4, 2, 480\)"):
+        logits(model, kept)
 
 
 @torch.no_grad()

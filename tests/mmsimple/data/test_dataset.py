@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from mmconvert.errors import InputRefused
-from mmsimple.data import dataset as module
+from mmsimple.data import pictures as module
 from mmsimple.data.dataset import Loaded, MultimodalDataset
 from mmsimple.data.h5 import Layout, Row
 from mmsimple.data.images import open_image

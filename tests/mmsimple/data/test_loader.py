@@ -218,11 +218,11 @@ def test_a_batch_of_bad_samples_alone_is_no_batch(tmp_path: Path) -> None:
 
 def test_the_position_past_the_end_moves_with_the_end(tmp_path: Path) -> None:
     dataset = MultimodalDataset(make_dataset(tmp_path))
-    batch = collate([dataset[0]], SIZE).batch
+    batch = collate([dataset[0]], dataset.config.pictures).batch
     assert batch is not None
     assert batch.image_data_loc is not None
     assert batch.image_data_loc.tolist() == [[[2, 3, 4, 5]]]
-    both = collate([dataset[1], dataset[0]], SIZE).batch
+    both = collate([dataset[1], dataset[0]], dataset.config.pictures).batch
     assert both is not None
     assert both.image_data_loc is not None
     assert both.image_data_loc[1, 1].tolist() == [both.text_input_ids.shape[1]] * 4
