@@ -45,7 +45,7 @@ def update(model: nn.Module, optimizer: AdamW, number: int, given: dict[str, Ten
     optimizer.step()
 
 
-def trained(model: nn.Module, config: AdamWConfig, *, fused: bool | None = None) -> AdamW:
+def trained(model: nn.Module, config: AdamWConfig, *, fused: bool = True) -> AdamW:
     optimizer = build_optimizer(model, config, fused=fused)
     for number, given in enumerate(gradients()):
         update(model, optimizer, number, given)
