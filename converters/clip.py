@@ -224,7 +224,13 @@ CONVERTERS = (
             dtype_fields=("torch_dtype",),
             documents=documents,
         ),
-        b=Format("cs", {"": is_classifier}, aliases=(("model.", ""),), changes=(named("vision_transformer"),)),
+        b=Format(
+            "cs",
+            {"": is_classifier},
+            aliases=(("model.", ""),),
+            changes=(named("vision_transformer"),),
+            of_training=("freeze",),
+        ),
         tables=(
             mount(VISION, part="vision", a="vision_model.", b="vit_model."),
             mount(CLASSIFIER, part="vision"),

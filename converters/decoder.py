@@ -29,6 +29,8 @@ from . import rope
 from .hugging_face import UNTRUSTED, rename_dtype
 
 HF, CS = A, B
+# How the loss is weighed.
+LOSS = ("loss_scaling", "loss_weight")
 
 
 def sizes(config: Config) -> Sizes:
@@ -214,7 +216,7 @@ FIELDS: tuple[ConfigRow, ...] = (
         CS,
         *("initializer", "embedding_initializer", "output_layer_initializer"),
         *("ffn_initializer", "ffn_output_layer_initializer"),
-        *("lr_adjustment_groups", "compute_eval_metrics", "loss_scaling", "loss_weight", "attention_kernel"),
+        *("lr_adjustment_groups", "compute_eval_metrics", *LOSS, "attention_kernel"),
         *("attention_softmax_fp32", "dtype", "boundary_casting", "use_experimental_flex_api", "fold_rope_consts"),
         *("start_token", "stop_sequences", "temperature", "top_k", "top_p", "max_tokens", "loop_dim"),
         why="a matter of training or of the machine, not of what the model computes",

@@ -47,6 +47,7 @@ CEREBRAS = Format(
     {"": is_cs_llama},
     aliases=(("model.", ""),),
     changes=(NORM_TYPE, POSITION_EMBEDDING, named("llama")),
+    of_training=decoder.LOSS,
 )
 FIELDS = (
     *decoder.FIELDS,

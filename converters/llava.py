@@ -6,6 +6,7 @@ from mmconvert.converter import Format
 from mmconvert.rules import const
 from mmconvert.spec import B, Config
 
+from .decoder import LOSS
 from .multimodal import Multimodal
 from .releases import SINCE_2_2, named
 
@@ -24,7 +25,9 @@ def is_llava(config: Config) -> bool:
     return "image_model" in config and "text_model" in config
 
 
-CEREBRAS = Format("cs", {"": is_llava}, aliases=(("model.", ""),), changes=(named("llava"),))
+CEREBRAS = Format(
+    "cs", {"": is_llava}, aliases=(("model.", ""),), changes=(named("llava"),), of_training=("freeze", *LOSS)
+)
 # The position of the first image token: after the one that begins the text.
 FIELDS = (*LLAVA.fields("llava"), const(B, "image_start_idx", 1))
 

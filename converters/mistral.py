@@ -34,7 +34,13 @@ CONVERTERS = (
     Converter(
         model="mistral",
         a=Format("hf", parts={"": is_mistral}, dtype_fields=("torch_dtype",), tokenizer=("", "vocab_size")),
-        b=Format("cs", {"": is_cs_mistral}, aliases=(("model.", ""),), changes=(named("mistral"),)),
+        b=Format(
+            "cs",
+            {"": is_cs_mistral},
+            aliases=(("model.", ""),),
+            changes=(named("mistral"),),
+            of_training=decoder.LOSS,
+        ),
         tables=llama.TABLES,
         configs=ConfigTable(
             rows=(

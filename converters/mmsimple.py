@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from mmconvert.converter import Format
 from mmconvert.spec import Config
 
+from .decoder import LOSS
 from .multimodal import Multimodal
 from .releases import IMAGE_ENCODER, SINCE_2_3, named
 
@@ -28,7 +29,11 @@ def is_mmsimple(config: Config) -> bool:
 
 
 CEREBRAS = Format(
-    "cs", {"": is_mmsimple}, aliases=(("model.", ""),), changes=(IMAGE_ENCODER, named("multimodal_simple"))
+    "cs",
+    {"": is_mmsimple},
+    aliases=(("model.", ""),),
+    changes=(IMAGE_ENCODER, named("multimodal_simple")),
+    of_training=("freeze", *LOSS),
 )
 
 CONVERTERS = tuple(

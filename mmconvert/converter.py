@@ -39,9 +39,10 @@ class Format:
     `dtype_fields` those that hold the element type. `companions` are second config files that may lie beside a part's
     own, and how they are merged with it. `fragments` are files of folders that hold less than a model, with what to
     tell their owner; `tower` is the part that users name with `--vision-tower`.
-    `changes` are what releases spell otherwise. `by_name` formats look like another model's and are recognised only
-    where the user names the model. `inside` lists where copies of this model stand in a larger one's checkpoint, from
-    that one's config.
+    `changes` are what releases spell otherwise. `of_training` are the config's fields that say how the model trains and
+    not what it is: a params file into which a checkpoint's model is put keeps its own. `by_name` formats look like
+    another model's and are recognised only where the user names the model. `inside` lists where copies of this model
+    stand in a larger one's checkpoint, from that one's config.
     `settle` has the last word on a config that is about to be written, for what only the original config knows.
     `documents` are small files that a complete export needs, made from the config where none travelled along.
     `tokenizer` names the part that the tokenizer belongs to and the config field with the vocabulary's rows; `needs`
@@ -59,6 +60,7 @@ class Format:
     fragments: Mapping[str, str] = field(default_factory=dict)
     tower: str | None = None
     changes: tuple[Change, ...] = ()
+    of_training: tuple[str, ...] = ()
     by_name: bool = False
     inside: Callable[[Config], Sequence[Place]] | None = None
     documents: Callable[[Config], Mapping[str, Any]] = lambda config: {}

@@ -131,6 +131,7 @@ def _plan(src: Path, hops: Sequence[Hop], job: targets.Job, target: targets.Targ
         "config": {
             "carried": list(configs.carried),
             "dropped": [{"field": each.subject, "why": each.why} for each in (*configs.dropped, *target.dropped)],
+            "kept": list(target.kept),
         },
     }
     pairs = assembly.legs[0].expected()

@@ -33,7 +33,10 @@ TOKENIZER = ("tokenizer", "special_tokens_map.json", "added_tokens.json", "vocab
 
 @dataclass(frozen=True)
 class Target:
-    """What lies in the target folder when all is done, but for the manifest; `dropped` are fields of a params file."""
+    """What lies in the target folder when all is done, but for the manifest.
+
+    Of a params file, `dropped` are fields that found no place, and `kept` those of the model section that stayed.
+    """
 
     outputs: tuple[OutputFile, ...]
     documents: Mapping[str, bytes]
@@ -41,6 +44,7 @@ class Target:
     warnings: tuple[str, ...] = ()
     beyond_float16: Overflow = field(default_factory=Overflow)
     dropped: tuple[Remark, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,7 @@ def lay_out(job: Job) -> Target:
 def _cerebras(job: Job, sidecars: Mapping[str, Path], warnings: list[str]) -> Target:
     canonical, tensors = job.assembly.legs[-1].configs.target, job.assembly.tensors
     release = job.release or NEWEST
-    section = spellings.write(job.hop.target.changes, canonical, release)
-    document, dropped = _params(job, section, release)
+    document, dropped, kept = _params(job, canonical, release)
     documents = {"config.yaml": dump_yaml(document)}
     layouts: Sequence[FileLayout] = ()
     if not job.checkpoint.bare:
@@ -86,7 +89,7 @@ def _cerebras(job: Job, sidecars: Mapping[str, Path], warnings: list[str]) -> Ta
     for name, file in sidecars.items():
         documents[f"{ASSETS}/{name}"] = _without_strangers(job, file, name)
     carried = tuple(f"{ASSETS}/{name}" for name in sidecars)
-    return Target(_outputs(layouts, tensors), documents, carried, tuple(warnings), dropped=dropped)
+    return Target(_outputs(layouts, tensors), documents, carried, tuple(warnings), dropped=dropped, kept=kept)
 
 
 def _weights(
@@ -103,17 +106,26 @@ def _weights(
     return layouts, {} if index is None else {"model.safetensors.index.json": index}
 
 
-def _params(job: Job, section: Config, release: Release) -> tuple[dict[str, Any], tuple[Remark, ...]]:
-    """The params file of the target: the user's, the source's own at the release that is written, or a new one."""
-    source, given = job.checkpoint, job.options.params
+def _params(
+    job: Job, canonical: Config, release: Release
+) -> tuple[dict[str, Any], tuple[Remark, ...], tuple[str, ...]]:
+    """The params file of the target: the user's, the source's own at the release that is written, or a new one.
+
+    With it, what of it was dropped, and which fields of its model section stayed.
+    """
+    source, given, form = job.checkpoint, job.options.params, job.hop.target
+    section = spellings.write(form.changes, canonical, release)
     if given is None and not source.params:
-        return {"model": section}, ()
+        return {"model": section}, (), ()
     document = source.params if given is None else read_yaml(given)
     try:
         # The user's own file says its release by its spelling alone.
         release_of = source.params_release if given is None else params.oldest(document, release)
         converted, dropped = params.convert(document, release_of or release, release)
-        return params.with_section(converted, section), dropped
+        kept = {} if given is None else params.model_fields(converted, form.of_training)
+        if kept:
+            job.hop.converter.configs.space(job.hop.other).read({**canonical, **kept})
+        return params.with_section(converted, {**section, **kept}), dropped, tuple(kept)
     except ValueError as error:
         if given is not None:
             raise UsageError(f"{given}: {error}") from error

@@ -77,7 +77,11 @@ TARGET = stacked(
         help="In LLaVA's config: absolute, relative, or any name  [default: absolute]",
     ),
     click.option("--tokenizer", type=FOLDER, help="A folder whose tokenizer replaces the source's."),
-    click.option("--params", type=EXISTING, help="A params file (CS targets) into which the model section is put."),
+    click.option(
+        "--params",
+        type=EXISTING,
+        help="A params file (CS targets) into which the model is put; how it trains stays as the file says.",
+    ),
     click.option("--overwrite", is_flag=True, help="Replace what stands at --out."),
 )
 RUN = stacked(

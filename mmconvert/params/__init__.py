@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mmconvert.params import moves, renames
-from mmconvert.params.section import model_section, with_section
+from mmconvert.params.section import model_fields, model_section, with_section
 from mmconvert.releases import NEWEST, OLDEST, TRAINER, Release, span
 from mmconvert.remark import Remark
 
-__all__ = ["convert", "model_section", "oldest", "releases", "with_section"]
+__all__ = ["convert", "model_fields", "model_section", "oldest", "releases", "with_section"]
 
 # What stands beside `model` in the params files of before `trainer`.
 FLAT_SECTIONS = {"optimizer", "runconfig", "train_input", "eval_input"}

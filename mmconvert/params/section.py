@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmconvert.params import moves
@@ -30,6 +30,12 @@ def model_section(document: Any) -> dict[str, Any]:
         said = "is absent" if section is ABSENT else f"is {section!r:.60}, but must be a mapping"
         raise ValueError(f"{where} {said}")
     return {name: value for name, value in section.items() if where == NESTED or name not in RUN_FIELDS}
+
+
+def model_fields(document: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Those of some fields that a params document says of the model; none where it says nothing."""
+    section = get(document, _where(document))
+    return {name: section[name] for name in names if name in section} if isinstance(section, Mapping) else {}
 
 
 def with_section(document: Any, section: Mapping[str, Any]) -> dict[str, Any]:

@@ -224,6 +224,38 @@ def test_a_trainers_params_are_read_back(to_cs: ToCs, mmconvert: Run, llama: Pat
     assert mmconvert("verify", llama, tmp_path / "cs").returncode == 0
 
 
+OWN: dict[str, Any] = {"freeze": ["^text_model"], "loss_scaling": "batch_size", "loss_weight": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"), [(OWN, OWN), ({"freeze": None}, {"freeze": None}), ({"freeze": []}, {"freeze": []}), ({}, {})]
+)
+def test_how_the_model_trains_stays_as_the_users_params_say(
+    to_cs: ToCs, no_projector: Path, tmp_path: Path, said: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    model = {"name": "other", "text_model": {"hidden_size": 7}, **said}
+    (tmp_path / "params.yaml").write_text(json.dumps({"trainer": {"init": {"model": model}}}))
+    init = ("--init", "projector=uniform:1")
+    to_cs(no_projector, tmp_path / "plain", *init)
+    to_cs(no_projector, tmp_path / "cs", *init, "--params", tmp_path / "params.yaml")
+    theirs = yaml.safe_load((tmp_path / "plain" / "config.yaml").read_text())["model"]
+    ours = yaml.safe_load((tmp_path / "cs" / "config.yaml").read_text())["trainer"]["init"]["model"]
+    assert ours == {**theirs, **kept}
+    assert manifest(tmp_path / "cs")["config"]["kept"] == list(kept)
+
+
+def test_what_params_say_of_training_is_refused_where_no_class_reads_it(
+    mmconvert: Run, no_projector: Path, tmp_path: Path
+) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text("model: {freeze: ^text_model}\n")
+    given = ("--init", "projector=uniform:1", "--params", params)
+    done = mmconvert("hf-to-cs", "--src", no_projector, "--out", tmp_path / "cs", *given)
+    assert done.returncode == 2
+    assert f"{params}: freeze: '^text_model' is not of type 'array'" in done.stderr
+    assert not (tmp_path / "cs").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [

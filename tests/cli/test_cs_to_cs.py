@@ -190,3 +190,16 @@ def test_a_model_that_nobody_knows_is_no_conversion(mmconvert: Run, cs_2_2: Path
     for source, command in ((cs_2_2, "cs-to-hf"), (llama, "hf-to-cs")):
         done = mmconvert(command, "--src", source, "--out", tmp_path / "out", "--model", "gpt2")
         assert (done.returncode, "known: clip-encoder, clip-vit" in done.stderr) == (4, True)
+
+
+def test_a_params_file_of_the_user_says_how_the_model_trains(mmconvert: Run, cs_2_2: Path, tmp_path: Path) -> None:
+    loss = {"loss_scaling": "batch_size", "loss_weight": 0.25}
+    (tmp_path / "flat.yaml").write_text(yaml.safe_dump({"model": {"vocab_size": 7, **loss, **RUN}, **FLAT}))
+    done = mmconvert("cs-to-cs", "--src", cs_2_2, "--out", tmp_path / "new", "--params", tmp_path / "flat.yaml")
+    assert done.returncode == 0, done.stderr
+    model = written(tmp_path / "new")["trainer"]["init"]["model"]
+    assert {name: model[name] for name in (*loss, "vocab_size")} == {**loss, "vocab_size": 101}
+    # It is the same model all the same.
+    found = mmconvert("verify", cs_2_2, tmp_path / "new")
+    assert found.returncode == 0
+    assert "loss_weight is 0.25 in B, not 1.0: a matter of training" in found.stderr

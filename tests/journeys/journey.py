@@ -28,11 +28,6 @@ RECORDS: dict[Phase, str] = {1: "captions", 2: "questions"}
 UPDATES: dict[Phase, int] = {1: 80, 2: 240}
 RATES: dict[Phase, float] = {1: 1e-2, 2: 4e-3}
 WARM_UP = 10
-# That of phase 1 has to be said: `--params` puts a model section with that of phase 2 into a params file.
-FREEZE: dict[Phase, list[str]] = {
-    1: ["^image_model.image_model_list", "^text_model"],
-    2: ["^image_model.image_model_list"],
-}
 
 
 @dataclass(frozen=True)
@@ -118,7 +113,6 @@ class Journey:
         schedule = {"SequentialLR": {"schedulers": [{"LinearLR": rising}, {"CosineDecayLR": falling}]}}
         changes = {
             "init.seed": self.seed,
-            "init.model.freeze": FREEZE[phase],
             "init.schedulers": [schedule],
             "init.loop": {"max_steps": updates},
             "init.checkpoint.steps": None,

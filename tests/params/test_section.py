@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mmconvert.params import model_section, with_section
+from mmconvert.params import model_fields, model_section, with_section
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,13 @@ def test_fields_of_the_run_stay_when_another_section_takes_its_place() -> None:
     assert with_section({"trainer": {"fit": 1}}, {"c": 3}) == {"trainer": {"fit": 1, "init": {"model": {"c": 3}}}}
     assert with_section({}, {"c": 3}) == {"model": {"c": 3}}
     assert flat["model"] == {"a": 1, "mixed_precision": True}
+
+
+def test_of_some_fields_those_that_it_says_are_given_null_or_not() -> None:
+    flat = {"model": {"freeze": None, "hidden_size": 8}}
+    for document in (flat, {"trainer": {"init": flat}}):
+        assert model_fields(document, ("freeze", "loss_weight")) == {"freeze": None}
+    assert model_fields({"trainer": {}}, ("freeze",)) == {}
 
 
 def test_a_document_without_a_place_for_it_is_refused() -> None:
