@@ -124,8 +124,8 @@ class Trainer:
     def train(self, *, validates: bool = True) -> tuple[Validation, ...]:
         """All updates that are left, and the last validation, if there was any.
 
-        SIGTERM ends it after the update that it comes in, with a checkpoint and exit 143. A validation that was due then
-        is made when the run goes on, which so tells what it would have told undisturbed.
+        SIGTERM ends it after the update that it comes in, with a checkpoint and exit 143. A validation that was due
+        then is made when the run goes on, which so tells what it would have told undisturbed.
 
         Raises TrainingStopped where the loss stays infinite or NaN, and what data and disk raise.
         """
