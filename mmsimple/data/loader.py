@@ -5,6 +5,8 @@ Shape letters: B samples, S positions of a text, L of the longest text in a batc
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,6 +93,15 @@ class Loader:
 def _outlive(worker: int) -> None:
     """Leave SIGTERM, which may go to a whole group of processes, to the one that reads what workers give."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Multiprocessing ends workers that are left at the end by the signal that ours outlive, and waits for them."""
+    # torch would raise an error for each.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 def _order(dataset: MultimodalDataset, config: DataConfig) -> Order:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
@@ -23,6 +25,7 @@ from tests.mmsimple.data.worked_example import A, B, C, S
 from tests.mmsimple.small import FLOAT32, MULTIMODAL, apart, drawn
 
 SIZE = (3, 28, 28)
+ROOT = Path(__file__).parents[3]
 
 
 def batch_of(loader: Loader) -> Batch:
@@ -187,6 +190,21 @@ def test_a_bad_sample_is_an_error_that_names_it(workers: int, tmp_path: Path) ->
     assert message.startswith(f"{tmp_path / 'data' / '0.h5'}: sample 1: {tmp_path / 'images' / 'b.png'}")
     assert message.endswith("on_bad_sample: skip or blank passes over such samples")
     assert "\n" not in message
+
+
+def test_a_process_ends_although_workers_are_left(tmp_path: Path) -> None:
+    """As they are where an error is still referred to, and with it the frames that it has come through."""
+    make_dataset(tmp_path, num_workers=2)
+    left = (
+        "import sys; from pathlib import Path; from mmsimple.data.loader import Loader\n"
+        "from mmsimple.data.section import read_data; from tests.mmsimple.data.test_section import SECTION\n"
+        f"places = {{'data_dir': {str(tmp_path / 'data')!r}, 'img_data_dir': {str(tmp_path / 'images')!r}}}\n"
+        "loader = Loader(read_data({**SECTION, **places, 'batch_size': 1, 'num_workers': 2}, 'params.yaml'))\n"
+        "sys.modules['left'] = batches = iter(loader)\n"
+        "print(next(batches).text_input_ids.shape[0])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", left], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
