@@ -12,7 +12,7 @@ import mmsimple
 from mmconvert.errors import UsageError
 from mmconvert.paths import put, without
 from mmsimple.data.section import DataConfig
-from mmsimple.train.config import Checkpointing, Loop, Precision, TrainConfig
+from mmsimple.train.config import Checkpointing, Loop, Performance, Precision, TrainConfig
 from mmsimple.train.optimizer import AdamWConfig
 from mmsimple.train.reading import read_run_file
 from tests.mmsimple.data.test_section import SECTION
@@ -85,6 +85,7 @@ def test_what_a_file_does_not_say_is_the_default(read: Any) -> None:
     assert run.precision == Precision()
     assert run.loop == Loop(max_steps=5)
     assert run.checkpointing == Checkpointing()
+    assert run.performance == Performance(compile=False, activation_checkpointing=False, cache="none", cache_dir=None)
     assert (run.ckpt_path, run.load_whole, run.train_data, run.validation_data) == (None, True, None, ())
     assert run.params == RUN
 
@@ -99,6 +100,11 @@ def test_settings_change_the_file_as_yaml_has_it(read: Any) -> None:
     assert (run.seed, run.schedule(0), run.model.freeze) == (3, 1e-4, ("^text_model",))
     assert run.precision.half == "bfloat16"
     assert run.params["trainer"]["init"]["seed"] == 3
+
+
+def test_what_a_run_may_cost_is_said_apart(read: Any) -> None:
+    said = {"compile": True, "activation_checkpointing": True, "cache": "features", "cache_dir": "kept"}
+    assert read(init__performance=said).performance == Performance(True, True, "features", Path("kept"))
 
 
 @pytest.mark.parametrize(
@@ -178,6 +184,9 @@ def test_validation_data_stand_in_any_of_three_places(read: Any) -> None:
         ({"init__callbacks": [{"ScopedTrainFlags": {"csx.performance.micro_batch_sise": 2}}]}, "micro_batch_size?"),
         ({"init__checkpoint": {"steps": "often"}}, "checkpoint.steps is often"),
         ({"init__logging": {"log_steps": 0}}, "logging.log_steps is 0"),
+        ({"init__performance": {"cahce": "none"}}, "performance.cahce: no such field; did you mean cache?"),
+        ({"init__performance": {"cache": True}}, "performance.cache is true: it must be none or features"),
+        ({"init__performance": {"compile": "yes"}}, "performance.compile is yes: it must be true or false"),
         ({"init__model__freeze": "x"}, "freeze"),
         (
             {"fit": {"train_dataloader": {**SECTION, "bach_size": 1}}},
