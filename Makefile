@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(STAMP)  ## convert small random checkpoints there and back, and show what happened
+demo: $(STAMP)  ## convert small random checkpoints there and back, train one, and ask it what it sees
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh
 
 test: $(STAMP)  ## run the tests on two cores

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import sentencepiece
 import torch
+from small_pictures import COLOURS, QUESTION, SHAPES, SIDE
 from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionConfig,
@@ -22,42 +23,22 @@ from transformers import (
     LlamaTokenizer,
 )
 
-VOCABULARY = 400
+from mmsimple.data.templates import VICUNA_SYSTEM
+
+VOCABULARY = 512
 
 
 def save_tokenizer(folder: Path) -> None:
-    """A sentencepiece model trained on a few thousand made-up sentences, and the files that transformers adds to it."""
-    nouns = [
-        "cat",
-        "dog",
-        "horse",
-        "bird",
-        "fish",
-        "house",
-        "tree",
-        "car",
-        "boat",
-        "river",
-        "mountain",
-        "cloud",
-        "window",
-        "table",
-        "chair",
-        "lamp",
-        "book",
-        "bridge",
-    ]
-    verbs = ["sees", "holds", "paints", "follows", "carries", "watches", "finds", "crosses"]
-    colours = ["red", "green", "blue", "yellow", "black", "white", "brown", "orange"]
-    sentences = [f"the {c} {n} {v} a {n2}" for c in colours for n in nouns for v in verbs for n2 in nouns[:4]]
+    """A sentencepiece model trained on what the demo says, and the files that transformers adds to it."""
+    said = [f"{VICUNA_SYSTEM} USER: {QUESTION} ASSISTANT: {colour}" for colour in COLOURS]
+    said += [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
     model = BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences),
+        sentence_iterator=iter(said * 10),
         model_writer=model,
         vocab_size=VOCABULARY,
         model_type="bpe",
         byte_fallback=True,
-        hard_vocab_limit=True,
         minloglevel=2,
         pad_id=-1,
     )
@@ -69,23 +50,30 @@ def save_tokenizer(folder: Path) -> None:
 def main(folder: Path) -> None:
     torch.manual_seed(0)
     vision = CLIPVisionConfig(
-        hidden_size=96, intermediate_size=192, num_hidden_layers=4, num_attention_heads=6, image_size=56, patch_size=14
+        hidden_size=96,
+        intermediate_size=192,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        image_size=SIDE,
+        patch_size=14,
     )
     CLIPVisionModel(vision).to(torch.bfloat16).save_pretrained(folder / "clip-small")
-    CLIPImageProcessorPil(size={"shortest_edge": 56}, crop_size=56).save_pretrained(folder / "clip-small")
+    CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SIDE).save_pretrained(folder / "clip-small")
 
     text = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=240,
-        intermediate_size=640,
+        hidden_size=120,
+        intermediate_size=320,
         num_hidden_layers=4,
-        num_attention_heads=12,
-        num_key_value_heads=4,
-        max_position_embeddings=512,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
         rms_norm_eps=1e-5,
+        # With weights as small as they usually are at first, one that is frozen says the same whatever it sees.
+        initializer_range=0.1,
     )
     llama = LlamaForCausalLM(text).to(torch.bfloat16)
-    llama.save_pretrained(folder / "llama-small", max_shard_size="2MB")
+    llama.save_pretrained(folder / "llama-small", max_shard_size="1MB")
     save_tokenizer(folder / "llama-small")
 
     # The same two models, the language model as a pickle.
