@@ -13,7 +13,7 @@ from mmconvert.cli.common import EXISTING, FOLDER, PATH, SAYING, release, report
 from mmconvert.errors import UsageError
 from mmconvert.options import Options, parse_dtype, parse_init
 from mmconvert.report import SCHEMA, Reporter
-from mmconvert.report.conversions import draw_explanation, draw_plan, explanation_document, plan_document
+from mmconvert.report.conversions import draw_explanation, draw_plan, explanation_document, grouped, plan_document
 from mmconvert.report.forward import verdict
 from mmconvert.units import human_bytes, parse_size
 
@@ -180,12 +180,13 @@ def _convert(reporter: Reporter, reads: tuple[str, ...] | None, to: str, out: Pa
         print(
             f"{plan.out}: {len(plan.tensors)} tensors, {human_bytes(plan.bytes_to_write)} in {seconds:.1f} s ({rate}/s)"
         )
-        for each in plan.invented:
-            print(f"  invented: {each.subject}: {each.why}")
-        for each in plan.dropped[:SHOWN]:
-            print(f"  dropped: {each.subject}: {each.why}")
-        if len(plan.dropped) > SHOWN:
-            print(f"  dropped: {len(plan.dropped) - SHOWN} more, with reasons in {plan.out / 'mmconvert.json'}")
+        for line in grouped(plan.invented):
+            print(f"  invented: {line}")
+        dropped = grouped(plan.dropped)
+        for line in dropped[:SHOWN]:
+            print(f"  dropped: {line}")
+        if len(dropped) > SHOWN:
+            print(f"  dropped: more, for {len(dropped) - SHOWN} other reasons: see {plan.out / 'mmconvert.json'}")
 
     reporter.summary(summary, draw)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from mmconvert.units import human_bytes
 
 if TYPE_CHECKING:
     from mmconvert.api import Explanation, Plan
+    from mmconvert.remark import Remark
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -57,13 +58,22 @@ def draw_plan(plan: Plan) -> None:
     table("", ("source", "target", "shape", "dtype", "file", "how"), rows)
     for title, remarks in (("invented", plan.invented), ("dropped", plan.dropped)):
         if remarks:
-            print(f"{title}:")
-            for each in remarks:
-                print(f"  {each.subject}: {each.why}")
+            print(f"{title}:", *grouped(remarks), sep="\n  ")
     if plan.carried:
         print(f"carried: {', '.join(plan.carried)}")
     print(" -> ".join(plan.facts["path"]))
     print(f"{len(rows)} tensors, {human_bytes(plan.bytes_to_write)} to write to {plan.out}")
+
+
+def grouped(remarks: Iterable[Remark]) -> list[str]:
+    """For each reason a line: the first thing that it is given for, and how many more there are."""
+    subjects: dict[str, list[str]] = {}
+    for each in remarks:
+        subjects.setdefault(each.why, []).append(each.subject)
+    return [
+        f"{first} and {len(others):,} more: {why}" if others else f"{first}: {why}"
+        for why, (first, *others) in subjects.items()
+    ]
 
 
 def explanation_document(found: Explanation) -> dict[str, Any]:
