@@ -37,6 +37,12 @@ def saved(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def before(path: Path) -> Path | None:
+    """The checkpoint of the same run that comes before one, if there is any."""
+    own = list(saved(path.parent).values())
+    return own[own.index(path) - 1] if path in own[1:] else None
+
+
 def save(path: Path, model: nn.Module, params: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Write a model and the state of its run; the file appears whole or not at all.
 

@@ -124,7 +124,7 @@ def _weights(config: TrainConfig, origin: Origin, say: Say) -> tuple[MultimodalM
     if origin.path is None:
         say("weights are drawn: no checkpoint is named")
         return MultimodalModel(config.model), None
-    opened = open_checkpoint(origin.path)
+    opened = _opened(origin.path, origin.goes_on)
     _compare(config.model, opened, say)
     if config.checkpointing.strict:
         tensors = opened.tensors
@@ -141,6 +141,17 @@ def _weights(config: TrainConfig, origin: Origin, say: Say) -> tuple[MultimodalM
     state = checkpoint.load_state(origin.path)
     say(f"going on from {origin.path}")
     return model, state
+
+
+def _opened(path: Path, goes_on: bool) -> Opened:
+    """A checkpoint, unread. Where a run cannot go on from one that is damaged, the error says which is before it."""
+    try:
+        return open_checkpoint(path)
+    except InputRefused as error:
+        earlier = checkpoint.before(path) if goes_on else None
+        if earlier is None:
+            raise
+        raise InputRefused(f"{error}; move it away to go on from {earlier}") from error
 
 
 def _compare(config: MultimodalConfig, opened: Opened, say: Say) -> None:

@@ -17,6 +17,7 @@ from mmsimple.model import MultimodalModel
 from mmsimple.train import checkpoint
 from mmsimple.train.config import TrainConfig
 from mmsimple.train.reading import read_run_file
+from mmsimple.train.run import run as train
 from mmsimple.train.start import Origin, Resume, begin, measured, origin, resume_of
 from tests.mmsimple.small import DECODER, MULTIMODAL, drawn
 from tests.mmsimple.train.runs import write_params
@@ -170,6 +171,30 @@ def test_a_model_that_computes_otherwise_is_told_of(config: TrainConfig, other: 
     said: list[str] = []
     begin(changed(config, model=far), Origin(other), CPU, said.append)
     assert any("text_model.rope_theta" in text and "500000" in text for text in said), said
+
+
+def test_where_the_newest_checkpoint_is_damaged_the_one_before_is_named(tmp_path: Path) -> None:
+    params, model = read_run_file(write_params(tmp_path)), tmp_path / "model"
+    train(params, model, mode="train", say=lambda text: None)
+    newest, earlier = model / "checkpoint_10.mdl", model / "checkpoint_9.mdl"
+    newest.write_bytes(newest.read_bytes()[:-10])
+    with pytest.raises(
+        InputRefused, match=rf"checkpoint_10\.mdl: .*truncated.*; move it away to go on from {earlier}$"
+    ):
+        train(params, model, say=lambda text: None)
+    # What it says works.
+    newest.rename(tmp_path / "damaged.mdl")
+    said: list[str] = []
+    assert train(params, model, mode="train", say=said.append).step == 10
+    assert f"going on from {earlier}" in said
+
+
+def test_where_there_is_none_before_a_damaged_checkpoint_none_is_named(config: TrainConfig, folder: Path) -> None:
+    # Weights to begin with have none before them either.
+    for begun in (Origin(folder / "checkpoint_2.mdl", goes_on=True), Origin(folder / "checkpoint_10.mdl")):
+        with pytest.raises(InputRefused, match="is not an HDF5 file") as caught:
+            begin(config, begun, CPU, lambda text: None)
+        assert "go on" not in str(caught.value)
 
 
 def test_a_decoder_alone_is_refused(config: TrainConfig, tmp_path: Path) -> None:
