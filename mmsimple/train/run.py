@@ -10,6 +10,8 @@ import torch
 
 from mmconvert.errors import OutputRefused, UsageError
 from mmconvert.staging import disk_errors, locked, write_whole
+from mmsimple.data.dataset import MultimodalDataset
+from mmsimple.data.section import DataConfig
 from mmsimple.device import device_of
 from mmsimple.model import MultimodalModel
 from mmsimple.train import checkpoint
@@ -69,6 +71,7 @@ def run(
 
 
 def _train(config: TrainConfig, folder: Path, device: torch.device, mode: str, origin: Origin, say: Say) -> Done:
+    _check_data(config.train_data, *config.validation_data)
     model, state = begin(config, origin, device, say)
     tune(model, config.performance, device)
     config = with_features(config, model, folder, device, say)
@@ -88,6 +91,7 @@ def _train(config: TrainConfig, folder: Path, device: torch.device, mode: str, o
 
 
 def _measure(config: TrainConfig, folder: Path, path: Path, device: torch.device, say: Say) -> Done:
+    _check_data(*config.validation_data)
     model, _ = begin(config, Origin(path), device, say)
     tune(model, config.performance, device)
     config = with_features(replace(config, train_data=None), model, folder, device, say)
@@ -95,6 +99,12 @@ def _measure(config: TrainConfig, folder: Path, path: Path, device: torch.device
     for each in found:
         say(f"validation: {each}")
     return Done(None, path, found)
+
+
+def _check_data(*sets: DataConfig | None) -> None:
+    """Raise what the data raises before weights are read, which may take minutes; headers are all that this reads."""
+    for each in filter(None, sets):
+        MultimodalDataset(each)
 
 
 def _device(config: TrainConfig, device: str | None, say: Say) -> torch.device:

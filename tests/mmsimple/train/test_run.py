@@ -286,6 +286,21 @@ def test_what_there_is_no_data_for_is_refused_before_any_weight_is_read(tmp_path
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize("loader", ["train_dataloader", "val_dataloader"])
+@pytest.mark.parametrize("mode", ["train_and_eval", "eval"])
+def test_data_that_is_not_there_or_does_not_fit_is_refused_before_any_weight_is_read(
+    mode: str, loader: str, tmp_path: Path
+) -> None:
+    broken = tmp_path / "weights.mdl"
+    broken.write_bytes(b"no checkpoint")
+    for field, value, why in (("data_dir", "/nowhere", "is no folder"), ("num_patches", 3, "but num_patches is 3")):
+        changes: dict[str, Any] = {f"fit__{loader}__{field}": value}
+        config = read_run_file(write_params(tmp_path, **changes))
+        expected = why if (mode, loader) != ("eval", "train_dataloader") else "weights.mdl"
+        with pytest.raises(InputRefused, match=expected):
+            run(config, tmp_path / "model", mode=mode, init_from=broken, say=lambda text: None)
+
+
 def test_eval_measures_a_checkpoint_and_writes_nothing(tmp_path: Path) -> None:
     done, _ = train(tmp_path)
     before = sorted((tmp_path / "model").iterdir())
