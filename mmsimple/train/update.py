@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -12,13 +12,24 @@ from torch import Tensor
 from mmsimple.loss import divisor
 from mmsimple.model import Batch, MultimodalModel
 
+# The fields of a batch that are [B, S].
+TEXTS = ("text_input_ids", "token_modality_idx", "labels", "loss_mask", "key_padding_mask")
+
 
 def parts(batch: Batch, size: int | None) -> Iterator[Batch]:
-    """A batch, so many samples at a time; None: all at once."""
-    count = len(batch.text_input_ids)
-    step = size or count
-    for start in range(0, count, step):
-        yield _each(batch, partial(_cut, start=start, length=step))
+    """A batch, so many samples at a time; None: all at once.
+
+    Texts of about the same length go together, the longest first, and each part is cut to its longest: what is cut off
+    is padding, which changes nothing but costs as much as text.
+    """
+    count, width = batch.text_input_ids.shape
+    if size is None or size >= count:
+        yield batch
+        return
+    padding = batch.key_padding_mask
+    lengths = torch.full((count,), width) if padding is None else (padding == 0).sum(1)  # [B]
+    for numbers in torch.split(lengths.argsort(descending=True, stable=True), size):
+        yield _cut(_each(batch, itemgetter(numbers)), int(lengths[numbers].max()))
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
@@ -71,8 +82,12 @@ def _mask(batch: Batch) -> Tensor:
     return batch.loss_mask
 
 
-def _cut(tensor: Tensor, start: int, length: int) -> Tensor:
-    return tensor[start : start + length]
+def _cut(batch: Batch, length: int) -> Batch:
+    """A batch without the padding behind a length."""
+    texts = {name: each[:, :length] for name in TEXTS if (each := getattr(batch, name)) is not None}
+    positions = batch.image_data_loc
+    # The slot past the end moves with the end.
+    return batch._replace(image_data_loc=None if positions is None else positions.clamp(max=length), **texts)
 
 
 def _each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:

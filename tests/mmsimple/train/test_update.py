@@ -97,7 +97,7 @@ def test_tokens_are_counted_without_padding_and_with_images() -> None:
     assert tokens([batch_of(2)._replace(key_padding_mask=padding), batch_of(3)]) == 12 + 7 + 3 * 12
 
 
-def test_parts_are_all_of_a_batch_in_order() -> None:
+def test_parts_are_all_of_a_batch() -> None:
     batch = batch_of(5)._replace(key_padding_mask=torch.zeros(5, 12))
     cut = list(parts(batch, 2))
     assert [len(each.text_input_ids) for each in cut] == [2, 2, 1]
@@ -106,3 +106,38 @@ def test_parts_are_all_of_a_batch_in_order() -> None:
     for field, whole in fields.items():
         assert torch.equal(torch.cat([getattr(each, field) for each in cut]), whole), field
     assert [each.image_data for each in parts(batch_of(5, images=False), 2)] == [None] * 3
+    assert [each is batch for each in parts(batch, None)] == [True]
+
+
+def padded(lengths: list[int]) -> Batch:
+    """A batch of texts of different lengths, none of whose padding counts; the last has no image, which 12 says."""
+    batch = batch_of(len(lengths))
+    padding = (torch.arange(12) >= torch.tensor(lengths)[:, None]).int()
+    mask = torch.ones(len(lengths), 12) * (1 - padding)
+    assert batch.image_data_loc is not None
+    places = batch.image_data_loc.clone()
+    places[-1] = 12
+    return batch._replace(loss_mask=mask, key_padding_mask=padding, image_data_loc=places)
+
+
+def test_texts_of_one_length_go_together_and_are_cut_to_it() -> None:
+    batch = padded([6, 12, 7, 11, 9])
+    cut = list(parts(batch, 2))
+    assert [tuple(each.text_input_ids.shape) for each in cut] == [(2, 12), (2, 9), (1, 6)]
+    for each, numbers, length in zip(cut, ([1, 3], [4, 2], [0]), (12, 9, 6), strict=True):
+        for field in ("text_input_ids", "token_modality_idx", "labels", "loss_mask", "key_padding_mask"):
+            assert torch.equal(getattr(each, field), getattr(batch, field)[numbers, :length]), field
+        assert batch.image_data is not None
+        assert each.image_data is not None
+        assert torch.equal(each.image_data, batch.image_data[numbers])
+    assert cut[1].image_data_loc is not None
+    assert cut[1].image_data_loc.tolist() == [[[9, 9, 9, 9]], [[1, 2, 3, 4]]]
+
+
+def test_parts_that_are_cut_have_the_gradients_of_the_whole() -> None:
+    batch = padded([6, 12, 7, 11, 9])
+    whole, expected = gradients(model_of(), [batch])
+    for size in (1, 2, 3):
+        loss, found = gradients(model_of(), [batch], size=size)
+        assert loss == pytest.approx(whole, rel=1e-6)
+        assert all(apart(found[name], gradient) < FLOAT32 for name, gradient in expected.items())
