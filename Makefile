@@ -21,8 +21,10 @@ lint: $(STAMP)  ## ruff (rules and format) and mypy
 	$(BIN)/mypy
 
 bench: $(STAMP)  ## measure every number that the README gives
+	$(BIN)/python -m pip install --quiet -c constraints/cpu.txt -e ".[bench]"
 	$(BIN)/python benchmarks/convert.py
 	$(BIN)/python benchmarks/large.py
+	$(BIN)/python benchmarks/train.py
 
 clean:  ## remove builds, caches and the demo's output; the virtual environment stays
 	rm -rf build dist demo *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
