@@ -77,8 +77,8 @@ class Sized:
             f"computed in {work.half} ({work.half_from}), the copies of weights in that type being activations too"
             if work.half
             else f"computed in float32 ({work.half_from})",
-            "activations are what is kept for the backward pass, attention keeping no scores; what a device needs in "
-            "passing comes on top",
+            "activations are what is kept for the backward pass without activation checkpointing, attention keeping no "
+            "scores; what a device needs in passing comes on top",
             "every field of the file is checked, data and checkpoints that it names are not"
             if self.is_run
             else "the file describes no run, so that only its model is checked",

@@ -93,11 +93,16 @@ class Features:
         return found
 
     def find(self, name: str) -> Tensor | None:
-        """The features of a picture with a digest; None where there are none, or not what was written."""
-        try:
-            content = self._path(name).read_bytes()
-        except FileNotFoundError:
-            return None
+        """The features of a picture with a digest; None where there are none, or not what was written.
+
+        Raises DiskError.
+        """
+        path = self._path(name)
+        with disk_errors(path, 0):
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:
+                return None
         features = content[DIGEST:]
         if len(content) != self.nbytes or xxhash.xxh3_64_digest(features) != content[:DIGEST]:
             return None

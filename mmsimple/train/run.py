@@ -10,13 +10,13 @@ import torch
 
 from mmconvert.errors import OutputRefused, UsageError
 from mmconvert.staging import disk_errors, locked, write_whole
-from mmsimple.data.dataset import MultimodalDataset
 from mmsimple.data.section import DataConfig
 from mmsimple.device import device_of
 from mmsimple.model import MultimodalModel
 from mmsimple.train import checkpoint
 from mmsimple.train.config import Backend, TrainConfig
 from mmsimple.train.features import with_features
+from mmsimple.train.fitting import check_data
 from mmsimple.train.loop import Trainer
 from mmsimple.train.performance import tune
 from mmsimple.train.start import Origin, Resume, Say, begin, measured, origin
@@ -71,7 +71,7 @@ def run(
 
 
 def _train(config: TrainConfig, folder: Path, device: torch.device, mode: str, origin: Origin, say: Say) -> Done:
-    _check_data(config.train_data, *config.validation_data)
+    _check_data(config, config.train_data, *config.validation_data)
     model, state = begin(config, origin, device, say)
     tune(model, config.performance, device)
     config = with_features(config, model, folder, device, say)
@@ -91,7 +91,7 @@ def _train(config: TrainConfig, folder: Path, device: torch.device, mode: str, o
 
 
 def _measure(config: TrainConfig, folder: Path, path: Path, device: torch.device, say: Say) -> Done:
-    _check_data(*config.validation_data)
+    _check_data(config, *config.validation_data)
     model, _ = begin(config, Origin(path), device, say)
     tune(model, config.performance, device)
     config = with_features(replace(config, train_data=None), model, folder, device, say)
@@ -101,10 +101,10 @@ def _measure(config: TrainConfig, folder: Path, path: Path, device: torch.device
     return Done(None, path, found)
 
 
-def _check_data(*sets: DataConfig | None) -> None:
-    """Raise what the data raises before weights are read, which may take minutes; headers are all that this reads."""
+def _check_data(config: TrainConfig, *sets: DataConfig | None) -> None:
+    """Before weights are read, which may take minutes."""
     for each in filter(None, sets):
-        MultimodalDataset(each)
+        check_data(each, config.model)
 
 
 def _device(config: TrainConfig, device: str | None, say: Say) -> torch.device:

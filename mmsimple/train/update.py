@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmsimple.loss import divisor
 from mmsimple.model import Batch, MultimodalModel
+from mmsimple.train.fitting import check_tokens
 
 # The fields of a batch that are [B, S].
 TEXTS = ("text_input_ids", "token_modality_idx", "labels", "loss_mask", "key_padding_mask")
@@ -49,11 +50,12 @@ def accumulate(
 
     `backward` is what becomes of the loss of a part; one without a gradient, such as that of texts where only a
     projector trains, is passed over. `half` is what is computed in where that is not float32. Raises NothingToLearn
-    where no token of any batch counts.
+    where no token of any batch counts, and InputRefused for tokens that the model lacks.
     """
     whole = sum(divisor(_mask(batch), model.config.loss_scaling) for batch in batches)
     total = 0.0
     for batch in batches:
+        check_tokens(batch, model.config)
         for part in parts(batch, micro_batch_size):
             with torch.autocast(device.type, half, enabled=half is not None):
                 loss = model.loss(on_device(part, device), whole)

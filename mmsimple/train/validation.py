@@ -10,6 +10,7 @@ import torch
 from mmsimple.data.loader import Loader
 from mmsimple.model import MultimodalModel
 from mmsimple.train.config import TrainConfig
+from mmsimple.train.fitting import check_tokens
 from mmsimple.train.update import on_device, parts
 
 # e to the power of more is past the end of floating-point numbers.
@@ -55,6 +56,7 @@ class Validator:
         for number, batch in enumerate(loader):
             if number == self.config.loop.eval_steps:
                 break
+            check_tokens(batch, self.config.model)
             for part in parts(batch, self.config.validation_micro_batch_size):
                 with torch.autocast(self.device.type, half, enabled=half is not None):
                     losses, weights = self.model.losses(on_device(part, self.device))
