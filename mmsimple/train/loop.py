@@ -159,7 +159,9 @@ class Trainer:
                 if stops:
                     self.say(f"stopped at update {self.step}, which is saved")
                     raise SystemExit(EXIT)
-        if not self.skipped:
+        if self.skipped:
+            self.say(f"warning: the last {self.skipped} updates had no finite loss or gradient, and changed nothing")
+        else:
             self._prune()
         return validation
 
@@ -192,7 +194,11 @@ class Trainer:
                 device=self.device,
                 half=self.config.precision.dtype,
             )
-        except NothingToLearn:
+        except NothingToLearn as error:
+            # The reference divides 0 by 0.
+            if self.loader.config.on_bad_sample == "error":
+                problem = f"update {self.step + 1}: no token of its samples counts in the loss"
+                raise InputRefused(f"{problem}; on_bad_sample: skip passes over such updates") from error
             values["passed_over"] = "no token counts"
         else:
             self._apply(values)

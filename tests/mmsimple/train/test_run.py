@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import mmconvert
 from mmconvert.errors import InputRefused, OutputRefused, TrainingStopped, UsageError
 from mmconvert.paths import leaves, put
 from mmconvert.staging import locked
+from mmsimple.data.h5 import ROWS
 from mmsimple.load import load_model
 from mmsimple.model import MultimodalModel
 from mmsimple.train import checkpoint, loop, update
@@ -23,6 +25,8 @@ from mmsimple.train.loop import MOST_SKIPPED
 from mmsimple.train.metrics import THROUGHPUT, read_lines, read_metrics
 from mmsimple.train.reading import read_run_file
 from mmsimple.train.run import Done, run
+from tests.mmsimple.data.pictures import make_dataset
+from tests.mmsimple.data.test_loader import numbered
 from tests.mmsimple.small import MULTIMODAL, drawn
 from tests.mmsimple.train.runs import params_of, tensors, write_params
 
@@ -233,10 +237,26 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return spoil
 
 
+def test_an_update_without_a_token_that_counts_is_an_error_or_passed_over(tmp_path: Path) -> None:
+    silent = [row._replace(data=row.data.copy()) for row in numbered(4)]
+    for row in silent[2:]:
+        row.data[ROWS.index("loss_mask")] = 0
+    make_dataset(tmp_path, silent)
+    changes = {"fit__train_dataloader__shuffle": False, "init__loop__max_steps": 4}
+    with pytest.raises(InputRefused, match="update 2: no token of its samples counts in the loss; on_bad_sample: skip"):
+        train(tmp_path, **changes)
+    assert len(metrics(tmp_path)) == 1
+    shutil.rmtree(tmp_path / "model")
+    train(tmp_path, **changes, fit__train_dataloader__on_bad_sample="skip")
+    assert [each.get("passed_over") for each in metrics(tmp_path)] == [None, "no token counts"] * 2
+    assert [each["learned_tokens"] > 0 for each in metrics(tmp_path)] == [True, False] * 2
+
+
 def test_an_update_that_is_passed_over_changes_no_weight(tmp_path: Path, spoil: Callable[..., None]) -> None:
     spoil(*range(1, MOST_SKIPPED + 1))
     checkpoints = {"steps": 10, "save_initial_checkpoint": True}
-    done, _ = train(tmp_path, init__loop__max_steps=MOST_SKIPPED, init__checkpoint=checkpoints)
+    done, said = train(tmp_path, init__loop__max_steps=MOST_SKIPPED, init__checkpoint=checkpoints)
+    assert said[-1] == "warning: the last 5 updates had no finite loss or gradient, and changed nothing"
     assert done.checkpoint is not None
     before = weights(tmp_path / "model" / "checkpoint_0.mdl")
     assert all(torch.equal(weight, before[name]) for name, weight in weights(done.checkpoint).items())
