@@ -242,7 +242,7 @@ def test_an_update_without_a_token_that_counts_is_an_error_or_passed_over(tmp_pa
     for row in silent[2:]:
         row.data[ROWS.index("loss_mask")] = 0
     make_dataset(tmp_path, silent)
-    changes = {"fit__train_dataloader__shuffle": False, "init__loop__max_steps": 4}
+    changes: dict[str, Any] = {"fit__train_dataloader__shuffle": False, "init__loop__max_steps": 4}
     with pytest.raises(InputRefused, match="update 2: no token of its samples counts in the loss; on_bad_sample: skip"):
         train(tmp_path, **changes)
     assert len(metrics(tmp_path)) == 1
