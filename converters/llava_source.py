@@ -125,7 +125,7 @@ def _schemas(config: Config) -> Mapping[str, Schema]:
     return {IMAGE: load("hf-clip"), TEXT: load("llava", decoder_defaults)}
 
 
-_PROJECTOR_KEY = re.compile(rf"{TEXT}/model\.mm_projector\.(?:(\d+)\.)?weight")
+_PROJECTOR_KEY = re.compile(rf"{TEXT}/model\.mm_projector\.(?:(\d+)\.)?(weight|bias)")
 
 
 def _spell(config: Config, names: frozenset[str]) -> dict[str, Any]:
@@ -140,9 +140,11 @@ def _spell(config: Config, names: frozenset[str]) -> dict[str, Any]:
     # A loader takes the absence of this for true and adds a random row; the checkpoint itself has none.
     text.setdefault("mm_use_im_patch_token", False)
     if is_plain_text(config[TEXT]) and "mm_projector_type" not in text:
-        layers = [match[1] for match in map(_PROJECTOR_KEY.fullmatch, names) if match]
-        depth = len(layers) or 2
-        text["mm_projector_type"] = "linear" if layers == [None] else f"mlp{depth}x_gelu"
+        found = [match.groups() for match in map(_PROJECTOR_KEY.fullmatch, names) if match]
+        # By weights or by biases, for one of them may have been given another name: that one is to be missed.
+        depth = max(sum(end == each for _, end in found) for each in ("weight", "bias")) or 2
+        is_linear = bool(found) and all(number is None for number, _ in found)
+        text["mm_projector_type"] = "linear" if is_linear else f"mlp{depth}x_gelu"
         text.setdefault("mm_vision_select_layer", -2)
         text.setdefault("mm_vision_select_feature", "patch")
     return {IMAGE: image, TEXT: text}

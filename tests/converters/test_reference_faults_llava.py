@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pytest
 from mmconvert import Options, api
 
 if TYPE_CHECKING:
+    from tests.conftest import Make
     from tests.converters.conftest import Draft, Reader, Workshop
 
 TOWER_IN_TEXT = "model.vision_tower.vision_tower."
@@ -126,6 +128,24 @@ def test_a_failed_run_leaves_nothing_that_blocks_the_next(workshop: Workshop, ll
 
 
 # --- a missing projector ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "ending"), [(0, "weight"), (2, "weight"), (2, "bias")])
+def test_a_projector_tensor_under_another_name_is_named_beside_a_plain_decoder(
+    number: int, ending: str, workshop: Workshop, make_llava: Make
+) -> None:
+    """As adapters leave them. A plain config does not say how deep the projector is: its other tensors do."""
+    other = f"model.mm_projector.{number}.base_layer.{ending}"
+
+    def rename(tensors: dict[str, Any]) -> None:
+        tensors[other] = tensors.pop(f"model.mm_projector.{number}.{ending}")
+
+    folder = make_llava(workshop.new(), edit=rename)
+    path = folder / "text_model_llava" / "config.json"
+    spoken = json.loads(path.read_text())
+    plain = {name: value for name, value in spoken.items() if not name.startswith("mm_")}
+    path.write_text(json.dumps({**plain, "model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
+    assert f"{other}: no tensor of this name" in workshop.refusal(folder)
 
 
 def test_a_missing_projector_is_refused_unless_asked_for(golden: Path, workshop: Workshop) -> None:
