@@ -55,7 +55,7 @@ def staged(
         _repair(target, stays)
         try:
             check_target(out, overwrite, sources)  # again: another run may have finished, or the repair put `out` back
-            _check_space(target.parent, bytes_needed)
+            check_room(target.parent, bytes_needed)
             staging.path.mkdir(exist_ok=resumable)
             yield staging
             if fsync:
@@ -91,7 +91,7 @@ def staged_file(out: Path, *, overwrite: bool, fsync: bool, bytes_needed: int) -
         try:
             _remove(staging)
             check_file(out, overwrite)  # again: another run may have finished
-            _check_space(target.parent, bytes_needed)
+            check_room(target.parent, bytes_needed)
             yield staging
             check_file(out, overwrite)
             os.rename(staging, target)
@@ -266,7 +266,8 @@ def _take_lock(lock: Path) -> int | None:
     return None
 
 
-def _check_space(folder: Path, needed: int) -> None:
+def check_room(folder: Path, needed: int) -> None:
+    """Raise DiskError where so many bytes, and a little more, are not free."""
     if needed + MARGIN > _free(folder):
         raise DiskError(f"{folder}: not enough room; {_room(folder, needed + MARGIN)}")
 

@@ -46,6 +46,7 @@ class MultimodalDataset(Dataset[Loaded]):
     def __init__(self, config: DataConfig) -> None:
         self.config = config
         self._pictures = config.pictures
+        self._blank = config.pictures.blank() if config.on_bad_sample == "blank" else None
         self._files = Files()
         self._paths: list[Path] = []
         # For each sample that is in a range: the first index of each stretch of one file, and where it stands there.
@@ -85,9 +86,9 @@ class MultimodalDataset(Dataset[Loaded]):
                 pictures[slot] = self._pictures.read(locate(self.config.image_folder, name))
             except BadImage as error:
                 bad = BadSample(error.reason, f"{path}: sample {number}: {_spelled(name, error)}")
-                if self.config.on_bad_sample != "blank":
+                if self._blank is None:
                     return Loaded(None, {}, bad)
-                pictures[slot] = self._pictures.blank()
+                pictures[slot] = self._blank
         return Loaded(row, pictures, bad)
 
     def picture_names(self) -> Iterator[str]:

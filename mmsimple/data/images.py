@@ -13,7 +13,12 @@ from PIL import Image, UnidentifiedImageError
 from mmconvert.errors import InputRefused
 
 Reason: TypeAlias = Literal[
-    "image missing", "image path leaves the folder", "image cannot be decoded", "image too large", "image changed"
+    "image missing",
+    "image path leaves the folder",
+    "image cannot be decoded",
+    "image too large",
+    "image changed",
+    "features cannot be read",
 ]
 
 # What decoders are let at a file: raster formats alone, none of which runs a program, as EPS runs Ghostscript.

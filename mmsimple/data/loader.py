@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import os
 import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from multiprocessing.synchronize import Semaphore
+from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +49,9 @@ class Loader:
         self.dataset = MultimodalDataset(config)
         self.bad_samples: Counter[str] = Counter()
         self._batches = Batches(_order(self.dataset, config), config.batch_size, drop_last=config.drop_last)
+        ending = multiprocessing.Semaphore(0)
+        if config.num_workers:
+            atexit.register(ending.release)
         self._loader: DataLoader[Collated] = DataLoader(
             self.dataset,  # type: ignore[arg-type]
             batch_sampler=self._batches,
@@ -53,7 +59,7 @@ class Loader:
             num_workers=config.num_workers,
             prefetch_factor=config.prefetch_factor,
             persistent_workers=config.persistent_workers,
-            worker_init_fn=_outlive,
+            worker_init_fn=partial(_begin, ending=ending),
             # Seeds for workers, which draw nothing: without a generator of its own they would come out of the random
             # numbers that dropout has, and a run that begins an iteration anew would have others.
             generator=torch.Generator(),
@@ -90,18 +96,20 @@ class Loader:
         self._batches.streamed = int(state["samples_streamed"])
 
 
-def _outlive(worker: int) -> None:
-    """Leave SIGTERM, which may go to a whole group of processes, to the one that reads what workers give."""
+def _begin(worker: int, ending: Semaphore) -> None:
+    """Leave SIGTERM, which may go to a whole group of processes, to the one that reads what workers give.
+
+    By SIGTERM multiprocessing ends workers too that are left at the end, and would wait for them for ever.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Thread(target=_end_at, args=(ending,), daemon=True).start()
 
 
-@atexit.register
-def _end_workers() -> None:
-    """Multiprocessing ends workers that are left at the end by the signal that ours outlive, and waits for them."""
-    # torch would raise an error for each.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for worker in multiprocessing.active_children():
-        worker.kill()
+def _end_at(ending: Semaphore) -> None:
+    ending.acquire()
+    # For the next one.
+    ending.release()
+    os._exit(0)
 
 
 def _order(dataset: MultimodalDataset, config: DataConfig) -> Order:

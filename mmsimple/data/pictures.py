@@ -9,12 +9,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
+from uuid import uuid4
 
 import torch
 import xxhash
 from torch import Tensor
 
-from mmconvert.errors import InputRefused
+from mmconvert.errors import DiskError, InputRefused
 from mmconvert.staging import disk_errors
 from mmsimple.data.images import BadImage, digest, open_image
 from mmsimple.data.transforms import Transforms
@@ -79,11 +80,14 @@ class Features:
         return DIGEST + self.length * self.dtype.itemsize
 
     def read(self, path: Path) -> Tensor:
-        found = self.find(digest(path))
+        try:
+            found = self.find(digest(path))
+        except DiskError as error:
+            raise BadImage(str(error), "features cannot be read") from error
         if found is None:
             # If it is no picture there is nothing to find, and this says why.
             self.pixels.read(path)
-            raise BadImage(f"{path}: has changed since its features were kept", "image changed")
+            raise BadImage(f"{path}: has changed since its features were kept, or they have", "image changed")
         return found
 
     def blank(self) -> Tensor:
@@ -113,11 +117,14 @@ class Features:
         content = features.to("cpu", self.dtype).contiguous().view(torch.uint8).numpy().tobytes()
         path = self._path(name)
         # Another run may write the same at the same time.
-        new = path.with_suffix(f".{os.getpid()}")
+        new = path.with_suffix(f".{uuid4().hex}")
         with disk_errors(path, self.nbytes):
             path.parent.mkdir(parents=True, exist_ok=True)
-            new.write_bytes(xxhash.xxh3_64_digest(content) + content)
-            os.replace(new, path)
+            try:
+                new.write_bytes(xxhash.xxh3_64_digest(content) + content)
+                os.replace(new, path)
+            finally:
+                new.unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         # No folder with a hundred thousand names.

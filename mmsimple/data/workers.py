@@ -47,9 +47,8 @@ def in_order(
         except BrokenProcessPool as error:
             raise UsageError("a worker process was killed, for want of memory perhaps: try fewer --workers") from error
         finally:
-            # What is being done is waited for, and nothing else.
-            for each in waiting:
-                each.cancel()
+            # What is being done is waited for, and nothing else. By the pool, whose own thread may be at the same.
+            pool.shutdown(cancel_futures=True)
 
 
 def _begin(make: Callable[..., Callable[..., Any]], given: tuple[Any, ...]) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import torch
-from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mmconvert.errors import UsageError
@@ -25,29 +23,17 @@ def tune(model: MultimodalModel, performance: Performance, device: torch.device)
     """
     if performance.compile:
         _check_compiler(device)
-    with_gradients = set(_with_gradients(model))
-    for layer in _layers(model):
+    for layer in (module for module in model.modules() if isinstance(module, EncoderLayer | DecoderLayer)):
         forward = layer.forward
         if performance.compile:
             # Layer by layer, for they are alike: what is compiled for one serves them all. Lengths of texts and numbers
-            # of pictures change from batch to batch.
-            forward = torch.compile(forward, dynamic=True)
-        if performance.activation_checkpointing and layer in with_gradients:
+            # of pictures change from batch to batch. Random numbers are torch's own, so that dropout is the same.
+            forward = torch.compile(forward, dynamic=True, options={"fallback_random": True})
+        if performance.activation_checkpointing:
+            # Nothing is computed twice where no gradient passes through.
             forward = partial(checkpoint, forward, use_reentrant=False)
         # The module stays what it is, for a wrapper would give its parameters other names.
-        layer.forward = forward
-
-
-def _layers(part: nn.Module) -> Iterator[nn.Module]:
-    return (module for module in part.modules() if isinstance(module, EncoderLayer | DecoderLayer))
-
-
-def _with_gradients(model: MultimodalModel) -> Iterator[nn.Module]:
-    """The layers that a gradient passes through: of encoders, only those of one that trains."""
-    for encoder in model.image_model.encoders:
-        if any(parameter.requires_grad for parameter in encoder.parameters()):
-            yield from _layers(encoder)
-    yield from _layers(model.text_model)
+        layer.forward = forward  # type: ignore[method-assign]
 
 
 def _check_compiler(device: torch.device) -> None:
