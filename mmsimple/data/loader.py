@@ -79,6 +79,10 @@ class Loader:
         """How many batches the next iteration has."""
         return len(self._batches)
 
+    def in_epochs(self, count: int) -> int:
+        """How many batches so many epochs have, from the first sample on, if none of them is all bad."""
+        return self._batches.in_epochs(count)
+
     def __iter__(self) -> Iterator[Batch]:
         for collated in self._loader:
             if collated.bad and self.config.on_bad_sample == "error":

@@ -92,6 +92,12 @@ class Batches:
         left = (self.epoch + 1) * self.order.length - self.streamed
         return left // self.batch_size if self.drop_last else -(-left // self.batch_size)
 
+    def in_epochs(self, count: int) -> int:
+        """How many batches so many epochs have, from the first sample on."""
+        if self.drop_last:
+            return count * self.order.length // self.batch_size
+        return count * -(-self.order.length // self.batch_size)
+
     def __iter__(self) -> Iterator[list[int]]:
         at, last = self.streamed, (self.epoch + 1) * self.order.length
         orders: dict[int, Tensor] = {}

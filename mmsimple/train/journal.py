@@ -21,7 +21,7 @@ class Journal:
     Raises DiskError, and InputRefused for lines of before that are damaged.
     """
 
-    def __init__(self, folder: Path, step: int, last_step: int | None, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, step: int, last_step: int, say: Callable[[str], None]) -> None:
         self._say = say
         self._metrics = Metrics(folder, step)
         self._throughput = Lines(folder / THROUGHPUT, step)

@@ -116,6 +116,14 @@ class Trainer:
         return self.loader.epoch >= (loop.max_epochs or 0)
 
     @property
+    def last_step(self) -> int:
+        """The update that ends the run; of `max_epochs`, where all samples of a batch are bad it comes earlier."""
+        loop = self.config.loop
+        if loop.max_steps is not None:
+            return loop.max_steps
+        return -(-self.loader.in_epochs(loop.max_epochs or 0) // loop.grad_accum_steps)
+
+    @property
     def _is_validation_due(self) -> bool:
         """Whether a validation is due after this step."""
         frequency = self.config.loop.eval_frequency
@@ -138,7 +146,7 @@ class Trainer:
             validator = Validator(self.config, self.model, self.device)
         batches = self._batches()
         validation: tuple[Validation, ...] = ()
-        journal = Journal(self.folder, self.step, self.config.loop.max_steps, self.say)
+        journal = Journal(self.folder, self.step, self.last_step, self.say)
         with journal, Stopping() as stopping:
             while True:
                 # Before anything: where a run goes on, it may have been stopped before this one.

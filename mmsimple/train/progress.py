@@ -29,7 +29,7 @@ class Throughput:
 class Progress:
     """How fast a run is, from one line to the next, and how long it will take, by all since it began or went on."""
 
-    def __init__(self, step: int, last_step: int | None) -> None:
+    def __init__(self, step: int, last_step: int) -> None:
         self.begun, self.last_step, self.since = step, last_step, monotonic()
         self._counted = Throughput(0.0, 0, 0)
 
@@ -47,16 +47,15 @@ class Progress:
 
     def line(self, values: Mapping[str, Any], throughput: Throughput) -> str:
         step = values["step"]
+        left = (self.last_step - step) * (monotonic() - self.since) / (step - self.begun)
         words = [
-            f"update {step}" if self.last_step is None else f"update {step} of {self.last_step}",
+            f"update {step} of {self.last_step}",
             "no loss" if values.get("loss") is None else f"loss {values['loss']:.4f}",
             f"rate {values['learning_rate']:.2e}",
             f"{throughput.samples_per_second:.1f} samples/s",
             f"{throughput.tokens_per_second:.0f} tokens/s",
+            f"{_clock(left)} left",
         ]
-        if self.last_step is not None:
-            left = (self.last_step - step) * (monotonic() - self.since) / (step - self.begun)
-            words.append(f"{_clock(left)} left")
         return "  ".join(words)
 
 

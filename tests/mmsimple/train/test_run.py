@@ -127,6 +127,16 @@ def test_gradients_are_cut_after_their_norm_is_told(tmp_path: Path) -> None:
     assert all("parameter_norm" in each for each in metrics(tmp_path))
 
 
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize(("epochs", "batches"), [(1, 1), (2, 1), (3, 1), (2, 2), (3, 2), (3, 5)])
+def test_a_run_of_epochs_knows_its_last_update(epochs: int, batches: int, drop_last: bool, tmp_path: Path) -> None:
+    loop = {"max_epochs": epochs, "grad_accum_steps": batches}
+    done, said = train(tmp_path, init__loop=loop, fit__train_dataloader__drop_last=drop_last)
+    assert [line.split("  ")[0] for line in said if line.startswith("update ")] == [
+        f"update {number} of {done.step}" for number in range(1, (done.step or 0) + 1)
+    ]
+
+
 def test_epochs_are_counted_in_place_of_updates(tmp_path: Path) -> None:
     done, _ = train(tmp_path, init__loop={"max_epochs": 2}, fit__train_dataloader__drop_last=False)
     assert sum(each["samples"] for each in metrics(tmp_path)) == 14
