@@ -64,10 +64,13 @@ def test_layers_that_gradients_pass_through_are_computed_twice(frozen: list[str]
 
 
 @pytest.mark.skipif(all(which(each) is None for each in ("c++", "g++", "clang++")), reason="needs a C++ compiler")
-def test_compiled_layers_compute_the_same() -> None:
+def test_compiled_layers_compute_the_same_and_drop_the_same() -> None:
     model = drawn(MultimodalModel(MULTIMODAL))
     freeze(model, [ENCODERS])
     data = batch_of(2)
+    quiet = model.loss(data).item()
+    model.train()
+    torch.manual_seed(0)
     expected = model.loss(data)
     torch.autograd.backward(expected)
     gradients = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
@@ -76,9 +79,11 @@ def test_compiled_layers_compute_the_same() -> None:
     tune(model, Performance(compile=True), CPU)
     assert list(model.state_dict()) == names
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    torch.manual_seed(0)
     found = model.loss(data)
     torch.autograd.backward(found)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before
+    assert expected.item() != pytest.approx(quiet, rel=1e-3), "nothing was dropped"
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     for name, each in model.named_parameters():
         if each.grad is not None:
