@@ -10,8 +10,12 @@ from mmsimple.model import Batch, image_tokens
 
 
 def check_data(data: DataConfig, model: MultimodalConfig) -> None:
-    """Look at the headers of training files. Raises InputRefused for such as are not for the model, or none at all."""
-    layout = MultimodalDataset(data).layout
+    """Look at the headers of training files, and for the folder of their pictures.
+
+    Raises InputRefused for such as are not for the model, or none at all.
+    """
+    dataset = MultimodalDataset(data)
+    layout = dataset.layout
     folders = ", ".join(str(folder) for source in data.sources for folder in source.folders)
     encoder = model.image_models[0].encoder
     wanted = (encoder.num_channels, *encoder.image_size)
@@ -20,6 +24,8 @@ def check_data(data: DataConfig, model: MultimodalConfig) -> None:
     if layout.image_slots and layout.image_tokens != image_tokens(model):
         problem = f"has {layout.image_tokens} tokens for each image, but the model makes {image_tokens(model)} of one"
         raise InputRefused(f"{folders}: {problem}; `mmsimple prepare` it with the params file of this model")
+    if not data.image_folder.is_dir() and any(dataset.picture_names()):
+        raise InputRefused(f"{data.image_folder}: img_data_dir is no folder, but the data has pictures")
 
 
 def check_tokens(batch: Batch, model: MultimodalConfig) -> None:

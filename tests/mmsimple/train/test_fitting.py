@@ -26,8 +26,12 @@ ENCODER = "init__model__image_model_list__image_models__0__image_encoder"
     [
         ({f"{ENCODER}__image_size": [42, 42]}, r"image_data_size is \[3, 28, 28\], but the model's .* \[3, 42, 42\]"),
         ({f"{ENCODER}__patch_size": [7, 7]}, "data: has 4 tokens for each image, but the model makes 16 of one"),
+        (
+            {"fit__train_dataloader__img_data_dir": "no", "fit__val_dataloader__img_data_dir": "no"},
+            "no: img_data_dir is",
+        ),
     ],
-    ids=["image_size", "patch_size"],
+    ids=["image_size", "patch_size", "img_data_dir"],
 )
 def test_data_of_another_shape_is_refused_before_weights_are_read(
     changes: dict[str, Any], said: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
