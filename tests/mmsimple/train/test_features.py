@@ -198,7 +198,8 @@ def test_a_run_that_is_ended_while_it_makes_them_ends_at_once_and_quietly(
     whom(process.pid, signal.SIGTERM)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 143
-    assert 2 <= len(kept(tmp_path)) < len(rows)
+    # One of two may not have been finished.
+    assert 1 <= len(kept(tmp_path)) < len(rows)
     assert "Traceback" not in said
     assert "Error" not in said
 
