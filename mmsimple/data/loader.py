@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from multiprocessing.synchronize import Semaphore
 from threading import Thread
@@ -49,9 +49,6 @@ class Loader:
         self.dataset = MultimodalDataset(config)
         self.bad_samples: Counter[str] = Counter()
         self._batches = Batches(_order(self.dataset, config), config.batch_size, drop_last=config.drop_last)
-        ending = multiprocessing.Semaphore(0)
-        if config.num_workers:
-            atexit.register(ending.release)
         self._loader: DataLoader[Collated] = DataLoader(
             self.dataset,  # type: ignore[arg-type]
             batch_sampler=self._batches,
@@ -59,7 +56,7 @@ class Loader:
             num_workers=config.num_workers,
             prefetch_factor=config.prefetch_factor,
             persistent_workers=config.persistent_workers,
-            worker_init_fn=partial(_begin, ending=ending),
+            worker_init_fn=_worker_init() if config.num_workers else None,
             # Seeds for workers, which draw nothing: without a generator of its own they would come out of the random
             # numbers that dropout has, and a run that begins an iteration anew would have others.
             generator=torch.Generator(),
@@ -98,6 +95,13 @@ class Loader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the loader stood that gave this state; to be called between iterations."""
         self._batches.streamed = int(state["samples_streamed"])
+
+
+def _worker_init() -> Callable[[int], None]:
+    """What each worker of a loader begins with; at the end of this process they end, too."""
+    ending = multiprocessing.Semaphore(0)
+    atexit.register(ending.release)
+    return partial(_begin, ending=ending)
 
 
 def _begin(worker: int, ending: Semaphore) -> None:

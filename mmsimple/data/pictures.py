@@ -107,7 +107,7 @@ class Features:
                 content = path.read_bytes()
             except FileNotFoundError:
                 return None
-        features = content[DIGEST:]
+        features = memoryview(content)[DIGEST:]
         if len(content) != self.nbytes or xxhash.xxh3_64_digest(features) != content[:DIGEST]:
             return None
         return torch.frombuffer(bytearray(features), dtype=self.dtype)

@@ -129,7 +129,7 @@ class Trainer:
         frequency = self.config.loop.eval_frequency
         return self.is_done or bool(frequency and self.step % frequency == 0)
 
-    def train(self, *, validates: bool = True) -> tuple[Validation, ...]:
+    def train(self) -> tuple[Validation, ...]:
         """All updates that are left, and the last validation, if there was any.
 
         SIGTERM ends it after the update that it comes in, with a checkpoint and exit 143. A validation that was due
@@ -142,7 +142,7 @@ class Trainer:
         if self.step == 0 and self.config.checkpointing.save_initial:
             self.save()
         validator = None
-        if validates and self.config.validation_data:
+        if self.config.validation_data:
             validator = Validator(self.config, self.model, self.device)
         batches = self._batches()
         validation: tuple[Validation, ...] = ()

@@ -67,10 +67,10 @@ def run(
             folder.mkdir(parents=True, exist_ok=True)
             # Before anything is read: another run that writes here changes what there is to go on from.
             held.enter_context(locked(folder.resolve()))
-        return _train(config, folder, place, mode, origin(config, folder, init_from, resume), say)
+        return _train(config, folder, place, origin(config, folder, init_from, resume), say)
 
 
-def _train(config: TrainConfig, folder: Path, device: torch.device, mode: str, origin: Origin, say: Say) -> Done:
+def _train(config: TrainConfig, folder: Path, device: torch.device, origin: Origin, say: Say) -> Done:
     _check_data(config, config.train_data, *config.validation_data)
     model, state = begin(config, origin, device, say)
     tune(model, config.performance, device)
@@ -83,7 +83,7 @@ def _train(config: TrainConfig, folder: Path, device: torch.device, mode: str, o
         del state
     was_done = trainer.is_done
     # A run that is done may have been stopped before its last validation.
-    validation = trainer.train(validates=mode == "train_and_eval")
+    validation = trainer.train()
     if was_done and not validation:
         say(f"nothing is left to do after update {trainer.step}")
     path = origin.path if was_done else checkpoint.path_of(folder, trainer.step)
