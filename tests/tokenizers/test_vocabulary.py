@@ -35,7 +35,7 @@ def test_added_tokens_count_once(tokenizer: bytes, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("vocabulary", [VOCAB, [["a", 0.0], ["b", -1.0], ["c", -2.0]]])
 def test_a_fast_tokenizer_has_its_vocabulary_and_added_tokens(tmp_path: Path, vocabulary: object) -> None:
-    document = {"model": {"vocab": vocabulary}, "added_tokens": [{"id": 2}, {"id": 3}]}
+    document = {"model": {"vocab": vocabulary}, "added_tokens": [{"id": 2, "content": "c"}, {"id": 3, "content": "d"}]}
     assert length(files(tmp_path, tokenizer=document)) == 4
 
 

@@ -1,0 +1,14 @@
+"""Tokenizers as files: which ids they have, tokens added to them and taken off again, without loading one.
+
+A tokenizer is `Files`: the bytes of tokenizer.model, tokenizer.json, tokenizer_config.json, special_tokens_map.json,
+added_tokens.json, vocab.json and merges.txt, as far as they are there, by name. Others pass through.
+"""
+
+from __future__ import annotations
+
+from mmconvert.tokenizers.adding import with_tokens
+from mmconvert.tokenizers.fast import tokenizer_json
+from mmconvert.tokenizers.removing import without_tokens
+from mmconvert.tokenizers.vocabulary import Files, ids, length, read
+
+__all__ = ["Files", "ids", "length", "read", "tokenizer_json", "with_tokens", "without_tokens"]
