@@ -12,6 +12,7 @@ from mmconvert.casts import CASTABLE, Cast, Overflow
 from mmconvert.completeness import Holdings, take_stock
 from mmconvert.dtypes import BY_NAME, DType
 from mmconvert.errors import InputRefused
+from mmconvert.filling import arranged
 from mmconvert.invent import Uniform
 from mmconvert.layouts import Checkpoint
 from mmconvert.mapping import Leg, Origin
@@ -19,19 +20,24 @@ from mmconvert.options import Options
 from mmconvert.plans import Journey, PlannedTensor
 from mmconvert.registry import Hop
 from mmconvert.remark import Remark
-from mmconvert.sources import Gather, Source, TensorRef
+from mmconvert.rows import FILLED
+from mmconvert.sources import Source, TensorRef
 from mmconvert.spec import Pair
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """The tensors of a target in order, before they are shared out among files; `overflow` counts while they move."""
+    """The tensors of a target in order, before they are shared out among files; `overflow` counts while they move.
+
+    `invented` are tensors and rows that the source has not, `cut` are rows of it that the target has no place for.
+    """
 
     legs: tuple[Leg, ...]
     holdings: Holdings
     tensors: tuple[PlannedTensor, ...]
     invented: tuple[Remark, ...]
     overflow: Overflow
+    cut: tuple[Remark, ...] = ()
 
 
 def assemble(checkpoint: Checkpoint, hops: Sequence[Hop], options: Options) -> Assembly:
@@ -48,28 +54,39 @@ def assemble(checkpoint: Checkpoint, hops: Sequence[Hop], options: Options) -> A
     holdings = take_stock(checkpoint, legs[0], options)
     usual = prevailing(holdings.tensors.values())
     overflow = Overflow()
-    planned, invented = [], []
+    planned: list[PlannedTensor] = []
+    invented: list[Remark] = []
+    cut: list[Remark] = []
     for target, origin in mapping.origins(legs).items():
         if origin.key in holdings.missing:
             planned.append(_invented(target, origin, options, usual))
             invented.append(Remark(target, f"missing from the source; --init {origin.pair.init} {planned[-1].rule}"))
         else:
-            planned.append(_planned(target, holdings.tensors[origin.key], origin, options, overflow))
-    return Assembly(legs, holdings, tuple(planned), tuple(invented), overflow)
+            ref = holdings.tensors[origin.key]
+            planned.append(_planned(target, ref, origin, options, overflow))
+            own = _own_rows(origin)
+            if own < len(origin.index or ()):
+                why = f"rows {own} to {len(origin.index or ()) - 1} are new: each is the mean of the others"
+                invented.append(Remark(target, why))
+            if own < origin.rows:
+                cut.append(Remark(ref.key, f"rows {own} to {origin.rows - 1}: {target} has no more than {own}"))
+    return Assembly(legs, holdings, tuple(planned), tuple(invented), overflow, tuple(cut))
+
+
+def _own_rows(origin: Origin) -> int:
+    """How many rows of the source the target has."""
+    return origin.rows if origin.index is None else sum(row != FILLED for row in origin.index)
 
 
 def _planned(target: str, ref: TensorRef, origin: Origin, options: Options, overflow: Overflow) -> PlannedTensor:
-    source: Source = ref.source
-    rule = origin.rule
-    if origin.index is not None:
-        source = Gather(source, origin.index, ref.nbytes // ref.shape[0])
+    source, rule = arranged(ref, origin.index), origin.rule
     dtype = _wanted(origin.pair, options, ref.dtype)
     if dtype != ref.dtype:
         if ref.dtype not in CASTABLE:
             raise InputRefused(f"{ref.key} is {ref.dtype}, which cannot be cast to {dtype}")
         source = Cast(source, ref.dtype, dtype, target, overflow)
         rule = f"{rule}; cast from {ref.dtype}"
-    return PlannedTensor(target, dtype, ref.shape, source, ref.key, rule, Journey(ref, origin.index, origin.steps))
+    return PlannedTensor(target, dtype, origin.shape, source, ref.key, rule, Journey(ref, origin.index, origin.steps))
 
 
 def _wanted(pair: Pair, options: Options, dtype: DType) -> DType:
@@ -84,10 +101,9 @@ def _invented(target: str, origin: Origin, options: Options, dtype: DType) -> Pl
     bound = sqrt(1 / pair.fan_in)
     dtype = _wanted(pair, options, dtype)
     # Seeded by side b's name, so that both directions invent the same.
-    source: Source = Uniform(seed, pair.b, bound, dtype, prod(pair.shape))
-    if origin.index is not None:
-        source = Gather(source, origin.index, prod(pair.shape[1:]) * dtype.itemsize)
-    return PlannedTensor(target, dtype, pair.shape, source, None, f"uniform ±{bound:.6g}, seed {seed}")
+    drawn = TensorRef(target, dtype, pair.shape, Uniform(seed, pair.b, bound, dtype, prod(pair.shape)))
+    source = arranged(drawn, origin.index)
+    return PlannedTensor(target, dtype, origin.shape, source, None, f"uniform ±{bound:.6g}, seed {seed}")
 
 
 def prevailing(tensors: Iterable[TensorRef | PlannedTensor]) -> DType:

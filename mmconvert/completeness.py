@@ -18,7 +18,7 @@ from mmconvert.paths import get
 from mmconvert.plans import Twins
 from mmconvert.remark import Remark
 from mmconvert.sources import TensorRef
-from mmconvert.spec import A, Pair
+from mmconvert.spec import A
 
 # Names that quantised checkpoints give to what belongs to a weight; rows cannot be moved without moving these too.
 QUANTISED = (
@@ -57,8 +57,8 @@ def take_stock(checkpoint: Checkpoint, leg: Leg, options: Options) -> Holdings:
     tensors = named(checkpoint, leg, options.take, dropped, twins)
     twins += second_copies(tensors, leg)
     tensors = _known(tensors, leg, dropped, checkpoint)
-    missing = _missing(tensors, leg.expected(), options, checkpoint)
-    _check_headers(tensors, leg.expected())
+    missing = _missing(tensors, leg, options, checkpoint)
+    _check_headers(tensors, leg)
     dropped += [Remark(key, why) for key, why in checkpoint.set_aside.items()]
     return Holdings(tensors, frozenset(missing), tuple(twins), tuple(dropped))
 
@@ -152,9 +152,10 @@ def _known(
 
 
 def _missing(
-    tensors: Mapping[str, TensorRef], expected: Mapping[str, Pair], options: Options, checkpoint: Checkpoint
+    tensors: Mapping[str, TensorRef], leg: Leg, options: Options, checkpoint: Checkpoint
 ) -> set[str]:
     """Tensors that the source lacks and the user asked to invent; any other missing one is refused."""
+    expected = leg.expected()
     missing = {key: pair for key, pair in expected.items() if key not in tensors}
     for key, pair in missing.items():
         if pair.init in options.init:
@@ -165,17 +166,19 @@ def _missing(
                     "never a part"
                 )
             continue
-        shape = " x ".join(map(str, pair.shape))
+        shape = " x ".join(map(str, pair.shape_on(leg.hop.side)))
         others = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
         hint = f"; --init {pair.init}=uniform:SEED makes it" if pair.init else ""
         raise InputRefused(f"{checkpoint.path}: {key} is missing (expected {shape}{others}){hint}")
     return set(missing)
 
 
-def _check_headers(tensors: Mapping[str, TensorRef], expected: Mapping[str, Pair]) -> None:
+def _check_headers(tensors: Mapping[str, TensorRef], leg: Leg) -> None:
+    expected = leg.expected()
     for key, ref in tensors.items():
-        if ref.shape != expected[key].shape:
-            wanted, found = (" x ".join(map(str, shape)) or "a scalar" for shape in (expected[key].shape, ref.shape))
+        demanded = expected[key].shape_on(leg.hop.side)
+        if ref.shape != demanded:
+            wanted, found = (" x ".join(map(str, shape)) or "a scalar" for shape in (demanded, ref.shape))
             raise InputRefused(f"{ref.where}: {ref.key} is {found}, but the config demands {wanted}")
         if not ref.dtype.is_float:
             raise InputRefused(f"{ref.where}: {ref.key} is {ref.dtype}; a weight must be a floating-point number")

@@ -55,7 +55,7 @@ class Demands:
             dtype = self.dtype(each.pair)
             if dtype is None:
                 return None
-            total += prod(each.pair.shape) * dtype.itemsize
+            total += prod(each.shape) * dtype.itemsize
         return total
 
     def dtype(self, pair: Pair) -> DType | None:

@@ -21,14 +21,20 @@ from mmconvert.spec import A, Config, Expansion, Pair, Twin, expand
 class Origin:
     """The source of one target tensor: its key, the order of the target's rows, and the pair that says so.
 
-    `steps` are what each converter of the path makes of it.
+    `rows` are the source's, where there is an order of them. `steps` are what each converter of the path makes of it.
     """
 
     key: str
     index: Index | None
+    rows: int
     rule: str
     pair: Pair
     steps: tuple[Step, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The target's shape."""
+        return self.pair.shape if self.index is None else (len(self.index), *self.pair.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -61,10 +67,9 @@ class Leg:
         for pair in self.expansion.pairs:
             if pair.b_only and self.hop.other == A:
                 continue
-            index = pair.index
+            index, rule = pair.index, pair.rule
             if index is not None and self.hop.side != A:
-                index = inverse(index)
-            rule = pair.rule if index is None or self.hop.side == A else f"{pair.rule} (undone)"
+                index, rule = inverse(index, pair.a_rows), pair.rule_back
             source, target = pair.name(self.hop.side), pair.name(self.hop.other)
             found[target] = self._origin(source, target, index, rule, pair)
             if target in written:
@@ -74,7 +79,8 @@ class Leg:
         return found
 
     def _origin(self, source: str, target: str, index: Index | None, rule: str, pair: Pair) -> Origin:
-        return Origin(source, index, rule, pair, (Step(str(self.hop), source, target, rule, pair.source),))
+        rows = next(iter(pair.shape_on(self.hop.side)), 1)
+        return Origin(source, index, rows, rule, pair, (Step(str(self.hop), source, target, rule, pair.source),))
 
 
 def translate(hops: Iterable[Hop], config: Config, names: frozenset[str], where: str) -> tuple[Leg, ...]:
@@ -86,7 +92,7 @@ def translate(hops: Iterable[Hop], config: Config, names: frozenset[str], where:
         target = table.space(hop.other).read(configs.target)
         config_a, config_b = (configs.source, target) if hop.side == A else (target, configs.source)
         try:
-            expansion = expand(hop.converter.tables, config_b)
+            expansion = expand(hop.converter.tables, config_b, config_a)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise InputRefused(f"{where}: sizes that tensors follow from are absent, null or zero ({error})") from error
         legs.append(Leg(hop, configs, config_a, config_b, expansion))
@@ -104,8 +110,8 @@ def origins(legs: Iterable[Leg]) -> dict[str, Origin]:
 
 
 def _follow(before: Origin, after: Origin) -> Origin:
-    index = compose(before.index, after.index)
+    index = compose(before.index, after.index, before.rows)
     rules = [origin.rule for origin in (before, after) if origin.rule != "copied"]
     undone = index is None and before.index is not None
     rule = "copied" if undone else "; ".join(rules) or "copied"
-    return Origin(before.key, index, rule, before.pair, (*before.steps, *after.steps))
+    return Origin(before.key, index, before.rows, rule, before.pair, (*before.steps, *after.steps))

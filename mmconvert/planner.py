@@ -150,7 +150,7 @@ def _plan(src: Path, hops: Sequence[Hop], job: targets.Job, target: targets.Targ
         outputs=target.outputs,
         documents=target.documents,
         twins=assembly.holdings.twins,
-        dropped=assembly.holdings.dropped,
+        dropped=(*assembly.holdings.dropped, *assembly.cut),
         invented=assembly.invented,
         carried=target.carried,
         warnings=tuple(dict.fromkeys(warnings)),

@@ -2,6 +2,8 @@
 
 A rule is one function giving, for each row of the b side, the row of the a side that it comes from. The way back is the
 inverse of that list, and a path of several converters is the lists put through each other; neither is written by hand.
+A side may have rows that the other has not, as a vocabulary of more tokens has: they are cut off on the one way, and
+`FILLED` on the other.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 Index = Sequence[int]
+# In place of a source's row: there is none, and the row is made of the others.
+FILLED = -1
 
 
 @dataclass(frozen=True)
@@ -58,21 +62,21 @@ def roll_index(rows: int) -> Index:
 roll_cls = RowRule("class-token row moved from first to last", (), roll_index)
 
 
-def inverse(index: Index) -> Index:
-    """The list that undoes `index`."""
-    back = array("q", bytes(8 * len(index)))
+def inverse(index: Index, rows: int | None = None) -> Index:
+    """The list that undoes `index`; `rows` are those of its source, where it leaves some of them out."""
+    back = array("q", [FILLED]) * (len(index) if rows is None else rows)
     for target, source in enumerate(index):
         back[source] = target
     return back
 
 
-def compose(first: Index | None, second: Index | None) -> Index | None:
-    """Rows through `first` and then through `second`; None where nothing moves in the end."""
+def compose(first: Index | None, second: Index | None, rows: int) -> Index | None:
+    """Rows through `first` and then through `second`; None where each of the source's `rows` rows stays where it is."""
     if first is None or second is None:
         moved = first if second is None else second
     else:
-        moved = array("q", [first[row] for row in second])
-    return None if moved is None or is_identity(moved) else moved
+        moved = array("q", [FILLED if row == FILLED else first[row] for row in second])
+    return None if moved is None or (len(moved) == rows and is_identity(moved)) else moved
 
 
 def is_identity(index: Index) -> bool:

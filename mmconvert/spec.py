@@ -136,20 +136,24 @@ class Table:
     a: str = ""
     b: str = ""
     config: str = ""
+    a_sizes: Mapping[str, str] = field(default_factory=dict)
 
 
 def table(*rows: Row, sizes: Callable[[Config], Sizes] = no_sizes, source: str = "") -> Table:
     return Table(rows, sizes, source)
 
 
-def mount(table: Table, *, part: str, a: str = "", b: str = "", config: str = "") -> Table:
+def mount(
+    table: Table, *, part: str, a: str = "", b: str = "", config: str = "", a_sizes: Mapping[str, str] | None = None
+) -> Table:
     """The table with its keys under a prefix on each side, sized by the part of side b's config at the path `config`.
 
     `part` is what users call these tensors in options (`vision`, `projector`, `text`). Where the path leads through a
     list, `{e}` in it and in the prefixes ranges over the list. Where the config has nothing at the path, the table has
-    no rows.
+    no rows. `a_sizes` are sizes that side a has larger, with the path of each in side a's config: tensors that have such a
+    number of rows begin with side b's, and the rows that follow are of side a alone.
     """
-    return replace(table, part=part, a=a + table.a, b=b + table.b, config=config)
+    return replace(table, part=part, a=a + table.a, b=b + table.b, config=config, a_sizes=a_sizes or {})
 
 
 def reflected(table: Table) -> Table:
@@ -160,26 +164,35 @@ def reflected(table: Table) -> Table:
             rows.append(replace(row, a=row.b, rows=None, b_only=None))
         elif row.side == B:
             rows += [replace(row, side=A), row]
-    return replace(table, rows=tuple(rows), a=table.b)
+    return replace(table, rows=tuple(rows), a=table.b, a_sizes={})
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One tensor, concretely: its name on both sides, its shape, and the order of side b's rows (None: the same)."""
+    """One tensor, concretely: its name on both sides, its shape on side b, and the order of that side's rows.
+
+    `index` is None where they are side a's; where side a has more rows than these, `a_rows` says how many. `rule` says
+    in words what happens on the way to side b, and `rule_back` on the way back.
+    """
 
     a: str
     b: str
     shape: tuple[int, ...]
     index: Index | None
     rule: str
+    rule_back: str
     part: str
     init: str | None
     fan_in: int
     b_only: str | None = None
     source: str = ""
+    a_rows: int | None = None
 
     def name(self, side: Side) -> str:
         return self.a if side == A else self.b
+
+    def shape_on(self, side: Side) -> tuple[int, ...]:
+        return self.shape if side == B or self.a_rows is None else (self.a_rows, *self.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -199,8 +212,8 @@ class Expansion:
         return None
 
 
-def expand(tables: Sequence[Table], config: Config) -> Expansion:
-    """Write every table out for one config of side b.
+def expand(tables: Sequence[Table], config: Config, config_a: Config | None = None) -> Expansion:
+    """Write every table out for one config of side b; tables with `a_sizes` need side a's too.
 
     The result gives the complete list of keys and shapes of either side: what a checkpoint of this config must hold.
     """
@@ -209,9 +222,10 @@ def expand(tables: Sequence[Table], config: Config) -> Expansion:
     left_behind: list[Only] = []
     for each, part in (found for mounted in tables for found in _mounts(mounted, config)):
         sizes = each.sizes(part)
+        a_sizes = {name: int(get(config_a or {}, path)) for name, path in each.a_sizes.items()}
         keys = [row for row in each.rows if isinstance(row, Key) and (row.when is None or sizes[row.when])]
         for layered, run in groupby(keys, lambda row: "i" in captures(row.a)):
-            found = [pair for row in run for pair in _pairs(row, each, sizes)]
+            found = [pair for row in run for pair in _pairs(row, each, sizes, a_sizes)]
             # Rows that stand together and capture a layer come out layer by layer, as the model runs.
             pairs += [pair for _, pair in (sorted(found, key=lambda item: item[0]) if layered else found)]
         for row in each.rows:
@@ -241,24 +255,34 @@ def _mounts(each: Table, config: Config) -> Iterator[tuple[Table, Config]]:
             yield here, part
 
 
-def _pairs(row: Key, each: Table, sizes: Sizes) -> Iterator[tuple[int, Pair]]:
+def _pairs(row: Key, each: Table, sizes: Sizes, a_sizes: Mapping[str, int]) -> Iterator[tuple[int, Pair]]:
     for values in _captures(row, sizes):
-        weight_shape = tuple(_size(name, sizes, values) for name in row.shape.split())
+        names = row.shape.split()
+        weight_shape = tuple(_size(name, sizes, values) for name in names)
         shape = weight_shape[:1] if values.get("p") == "bias" else weight_shape
-        index, rule = None, "copied"
+        index, rule, rule_back = None, "copied", "copied"
+        a_rows = a_sizes.get(names[0]) if names else None
         if row.rows is not None:
             index, rule = row.rows.for_rows(shape[0], sizes)
+            rule_back = f"{rule} (undone)"
+        elif a_rows is not None:
+            if a_rows < shape[0]:
+                raise ValueError(f"{a_rows} rows cannot begin with {shape[0]}")
+            index, rule = range(shape[0]), f"the first {shape[0]} of {a_rows} rows"
+            rule_back = f"copied, and {a_rows - shape[0]} rows added, each the mean of the others"
         pair = Pair(
             a=each.a + _fill(row.a, values),
             b=each.b + _fill(row.b, values),
             shape=shape,
             index=index,
             rule=rule,
+            rule_back=rule_back,
             part=each.part,
             init=row.init,
             fan_in=prod(weight_shape[1:]),
             b_only=row.b_only,
             source=each.source,
+            a_rows=a_rows,
         )
         yield values.get("i", 0), pair
 

@@ -18,14 +18,15 @@ from mmconvert.completeness import Holdings
 from mmconvert.demands import Demands
 from mmconvert.dtypes import BY_NAME, DType
 from mmconvert.errors import InputRefused
+from mmconvert.filling import arranged
 from mmconvert.holes import Zeros
 from mmconvert.invent import Uniform
 from mmconvert.mapping import Leg
 from mmconvert.options import DEFAULTS, Options
 from mmconvert.plans import Plan, PlannedTensor
 from mmconvert.rows import is_permutation
-from mmconvert.sources import Gather, Source
-from mmconvert.spec import B, Pair, expand
+from mmconvert.sources import Source, TensorRef
+from mmconvert.spec import A, B, Pair, expand
 from mmconvert.staging import check_target
 
 FLOAT32 = BY_NAME["float32"]
@@ -89,10 +90,13 @@ def _planned(demands: Demands, seed: int | None, options: Options) -> Iterator[P
         pair = origin.pair
         dtype = options.dtype.get(pair.part, options.dtype.get("")) or demands.dtype(pair) or FLOAT32
         source, rule = _drawn(pair, seed, dtype)
-        if leg.hop.other == B and pair.index is not None and seed is not None:
-            source = Gather(source, pair.index, prod(pair.shape[1:]) * dtype.itemsize)
-            rule = f"{rule}; {pair.rule}"
-        yield PlannedTensor(key, dtype, pair.shape, source, None, rule)
+        # A drawn tensor has side b's rows in the order of side a.
+        index = pair.index if leg.hop.other == B and pair.a_rows is None else None
+        index = origin.index if leg.hop.other == A and pair.a_rows is not None else index
+        if index is not None and seed is not None:
+            source = arranged(TensorRef(key, dtype, pair.shape, source), index)
+            rule = f"{rule}; {origin.rule}"
+        yield PlannedTensor(key, dtype, origin.shape, source, None, rule)
 
 
 def _with_both_sides(leg: Leg, where: str) -> Leg:

@@ -41,24 +41,24 @@ def test_the_class_token_moves_from_first_to_last() -> None:
 def test_the_inverse_undoes() -> None:
     shuffled = random.Random(0).sample(range(50), 50)
     for index in (rotary_index(60, 3, 20), roll_index(7), shuffled):
-        assert compose(index, inverse(index)) is None
-        assert compose(inverse(index), index) is None
+        assert compose(index, inverse(index), len(index)) is None
+        assert compose(inverse(index), index, len(index)) is None
 
 
 def test_composition_takes_rows_through_both() -> None:
     first, second = [2, 0, 1], [1, 0, 2]
     rows = ["a", "b", "c"]
     between = [rows[at] for at in first]
-    composed = compose(first, second)
+    composed = compose(first, second, 3)
     assert composed is not None
     assert [rows[at] for at in composed] == [between[at] for at in second]
 
 
 def test_nothing_composed_with_something_is_that_thing() -> None:
-    assert compose(None, None) is None
-    assert compose([1, 0], None) == [1, 0]
-    assert compose(None, [1, 0]) == [1, 0]
-    assert compose(None, [0, 1]) is None
+    assert compose(None, None, 2) is None
+    assert compose([1, 0], None, 2) == [1, 0]
+    assert compose(None, [1, 0], 2) == [1, 0]
+    assert compose(None, [0, 1], 2) is None
 
 
 @pytest.mark.parametrize(

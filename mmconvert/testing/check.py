@@ -35,7 +35,7 @@ def translated(converter: Converter, side: Side, config: Config) -> Translation:
 def expansion_of(converter: Converter, translation: Translation) -> Expansion:
     """The tables written out for a config of side a that was translated."""
     try:
-        return expand(converter.tables, converter.configs.b.read(translation.target))
+        return expand(converter.tables, converter.configs.b.read(translation.target), translation.source)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise AssertionError(
             f"{converter.model}: the tables ask for a size that cannot be had: {type(error).__name__}: {error}"

@@ -32,7 +32,7 @@ def write_checkpoint(converter: Converter, side: Side, config: Config, folder: P
     """
     form, translation = converter.format(side), translated(converter, A, config)
     expansion = expansion_of(converter, translation)
-    shapes = {name: pair.shape for name, pair in expansion.by_name[side].items() if side == B or not pair.b_only}
+    shapes = {name: pair.shape_on(side) for name, pair in expansion.by_name[side].items() if side == B or not pair.b_only}
     if 4 * sum(map(prod, shapes.values())) > LIMIT:
         raise AssertionError(f"{converter.model}: the config is not of a small model; give all of its sizes")
     draw = Random(seed)
