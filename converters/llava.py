@@ -8,6 +8,7 @@ from mmconvert.spec import B, Config
 
 from .decoder import LOSS
 from .multimodal import Multimodal
+from .partners import PARTNERS
 from .releases import SINCE_2_2, named
 
 LLAVA = Multimodal(
@@ -29,6 +30,10 @@ CEREBRAS = Format(
     "cs", {"": is_llava}, aliases=(("model.", ""),), changes=(named("llava"),), of_training=("freeze", *LOSS)
 )
 # The position of the first image token: after the one that begins the text.
-FIELDS = (*LLAVA.fields("llava"), const(B, "image_start_idx", 1))
+START = const(B, "image_start_idx", 1)
 
-CONVERTERS = tuple(LLAVA.converters("llava", CEREBRAS, FIELDS, LLAVA.space("cs-llava"), SINCE_2_2, by_name=True))
+CONVERTERS = tuple(
+    LLAVA.converters(
+        "llava", "llava", CEREBRAS, PARTNERS, LLAVA.space("cs-llava"), SINCE_2_2, more=[START], by_name=True
+    )
+)

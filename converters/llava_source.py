@@ -13,23 +13,31 @@ from typing import Any
 
 from mmconvert.configs import Space
 from mmconvert.converter import Format, Substitute
-from mmconvert.paths import ABSENT
-from mmconvert.rules import ANYTHING, ConfigRow, Fallback, Rule, const, derived, limited
+from mmconvert.paths import ABSENT, get
+from mmconvert.rules import ANYTHING, ConfigRow, Fallback, Rule, Values, const, derived, group, limited
 from mmconvert.schema import Schema, load
 from mmconvert.spec import A, Config, mount
 
-from . import clip, decoder, rope
+from . import clip, decoder, projector, rope
 from .llama import is_llama
 from .mistral import is_mistral
+from .multimodal import TEXT, Multimodal, Partner
 
 HF = A
-IMAGE, TEXT = "image_model", "text_model"
+IMAGE = "image_model"
+FREEZE_TEXT = "^text_model"
 
 
 def is_llava_text(config: Config) -> bool:
     """A LLaVA text config, by its type; llava-hf says `llava` too, but keeps its parts in one config."""
     kind = config.get("model_type")
-    return kind in ("llava", "llava_llama", "llava_mistral") and "text_config" not in config
+    return kind in ("llava_llama", "llava_mistral") or (kind == "llava" and not is_joined(config))
+
+
+def is_joined(config: Config) -> bool:
+    """Whether a config holds those of the parts, as transformers' own LLaVA does; it may leave out either of them."""
+    joined = {"text_config", "vision_config", "image_token_index"} & config.keys()
+    return bool(joined) or config.get("architectures") == ["LlavaForConditionalGeneration"]
 
 
 def is_plain_text(config: Config) -> bool:
@@ -83,10 +91,12 @@ FIELDS: tuple[ConfigRow, ...] = (
 
 @dataclass(frozen=True)
 class Names:
-    """What the text part is called: (`model_type`, `architectures`) of a LLaMA and of a Mistral."""
+    """What the text part at a path is called: (`model_type`, `architectures`) of a LLaMA and of a Mistral."""
 
     llama: tuple[str, str]
     mistral: tuple[str, str]
+
+    path: str = TEXT
 
     def rules(self) -> tuple[Rule, Rule]:
         """In CS only a sliding window tells a Mistral from a LLaMA."""
@@ -95,8 +105,8 @@ class Names:
             return self.llama if cs[TEXT].get("attention_sliding_window_length") is None else self.mistral
 
         return (
-            derived(HF, f"{TEXT}.model_type", lambda cs: chosen(cs)[0], also=[ANYTHING]),
-            derived(HF, f"{TEXT}.architectures", lambda cs: [chosen(cs)[1]], also=[ANYTHING]),
+            derived(HF, f"{self.path}.model_type", lambda cs: chosen(cs)[0], also=[ANYTHING]),
+            derived(HF, f"{self.path}.architectures", lambda cs: [chosen(cs)[1]], also=[ANYTHING]),
         )
 
     def settle(self, config: Config, original: Config) -> Config:
@@ -104,24 +114,66 @@ class Names:
 
         Its window must then be said to be null: left out, it would mean 4096.
         """
-        text = config[TEXT]
-        if text.get("sliding_window") is not None or not _is_mistral_text(original.get(TEXT) or {}):
+        text = config[self.path]
+        if text.get("sliding_window") is not None or not is_mistral_text(original.get(TEXT) or {}):
             return config
         kind, architecture = self.mistral
         named = {"model_type": kind, "architectures": [architecture], "sliding_window": None}
-        return {**config, TEXT: {**text, **named}}
+        return {**config, self.path: {**text, **named}}
+
+
+def _projector(cs: Multimodal) -> Rule:
+    def to_cs(config: Config) -> Values:
+        image, text = config[IMAGE], config[TEXT]
+        width, hidden = text["mm_hidden_size"], image["hidden_size"]
+        if width != hidden:
+            raise ValueError(f"text_model.mm_hidden_size is {width}, but image_model.hidden_size is {hidden}")
+        return {cs.projection: projector.network(hidden, text["hidden_size"], projector_depth(text))}
+
+    def to_hf(config: Config) -> Values:
+        depth = len(cs.one_projection(config)["layers_units"])
+        return {
+            f"{TEXT}.mm_projector_type": "linear" if depth == 1 else f"mlp{depth}x_gelu",
+            f"{TEXT}.mm_hidden_size": get(config, cs.tower)["hidden_size"],
+        }
+
+    return group([f"{TEXT}.mm_projector_type", f"{TEXT}.mm_hidden_size"], [cs.projection], to_cs, to_hf)
+
+
+def _freeze(cs: Multimodal) -> Rule:
+    """Which parts stood still in training: LLaVA says it of the decoder, CS by patterns of names."""
+
+    def to_cs(config: Config) -> Values:
+        tune_projector_only = config[TEXT]["tune_mm_mlp_adapter"]
+        return {"freeze": [cs.freeze, FREEZE_TEXT] if tune_projector_only else [cs.freeze]}
+
+    return Rule((f"{TEXT}.tune_mm_mlp_adapter",), ("freeze",), to_cs, _freeze_to_hf, also=(ANYTHING,))
+
+
+def _freeze_to_hf(config: Config) -> Values:
+    # Patterns are searched for in parameter names; one decoder weight stands for the decoder.
+    weight = "text_model.transformer_decoder.layers.0.norm1.weight"
+    for pattern in config["freeze"] or ():
+        # A repeated group, or repeat upon repeat, can keep a search busy for years.
+        if re.search(r"\)[*+{]", pattern) or sum(map(pattern.count, "*+{")) > 4:
+            raise ValueError(f"freeze holds the pattern {pattern!r}, which may run away; repeat less, and no groups")
+    try:
+        frozen = any(re.search(pattern, weight) for pattern in config["freeze"] or ())
+    except re.error as error:
+        raise ValueError(f"freeze holds a pattern that is no regular expression: {error}") from error
+    return {f"{TEXT}.tune_mm_mlp_adapter": frozen}
 
 
 COMPONENT_NAMES = Names(("llama", "LlamaForCausalLM"), ("mistral", "MistralForCausalLM"))
 LLAVA_NAMES = Names(("llava_llama", "LlavaLlamaForCausalLM"), ("llava_mistral", "LlavaMistralForCausalLM"))
 
 
-def _is_mistral_text(text: Config) -> bool:
+def is_mistral_text(text: Config) -> bool:
     return text.get("model_type") in ("mistral", "llava_mistral")
 
 
 def _schemas(config: Config) -> Mapping[str, Schema]:
-    decoder_defaults = "hf-mistral" if _is_mistral_text(config[TEXT]) else "hf-llama"
+    decoder_defaults = "hf-mistral" if is_mistral_text(config[TEXT]) else "hf-llama"
     return {IMAGE: load("hf-clip"), TEXT: load("llava", decoder_defaults)}
 
 
@@ -134,7 +186,7 @@ def _spell(config: Config, names: frozenset[str]) -> dict[str, Any]:
     A plain LLaMA or Mistral says nothing of the tower; it is given what every LLaVA 1.5 has, with as many projector
     layers as there are tensors for.
     """
-    text = decoder.spell_hf(config[TEXT], mistral=_is_mistral_text(config[TEXT]))
+    text = decoder.spell_hf(config[TEXT], mistral=is_mistral_text(config[TEXT]))
     image = clip.spell_hf(config[IMAGE])
     text.setdefault("mm_hidden_size", image.get("hidden_size", 768))
     # A loader takes the absence of this for true and adds a random row; the checkpoint itself has none.
@@ -187,7 +239,7 @@ def _with_own_config(llava: Config, own: Config) -> tuple[dict[str, Any], list[s
     """A LLaVA config with what the language model's own config, kept beside it, says of the decoder and it does not."""
     llava, own = rope.unpacked(llava), rope.unpacked(own)
     merged = {**{name: own[name] for name in own if name not in IDENTITY}, **llava}
-    ours, theirs = (decoder.spell_hf(config, _is_mistral_text(llava)) for config in (merged, own))
+    ours, theirs = (decoder.spell_hf(config, is_mistral_text(llava)) for config in (merged, own))
     differing = [path for path in DECODER_FIELDS if path in own and ours[path] != theirs[path]]
     for path in differing:
         if path not in MAY_DIFFER:
@@ -233,12 +285,35 @@ LLAVA = replace(
     settle=LLAVA_NAMES.settle,
 )
 
-# Both formats of the two folders, what their text part is called, and what they are to people.
-FORMATS = (
-    (
+
+def _partner(form: Format, names: Names, note: str) -> Partner:
+    return Partner(
+        form=form,
+        space=SPACE,
+        note=note,
+        image=IMAGE,
+        text=TEXT,
+        layer=f"{TEXT}.mm_vision_select_layer",
+        mode=f"{TEXT}.mm_vision_select_feature",
+        modes={"patch": "patch", "cls_patch": "cls_patch"},
+        tower_keys=f"{IMAGE}/vision_model.",
+        projector_table=projector.LLAVA,
+        projector_keys=f"{TEXT}/model.",
+        decoder_keys=f"{TEXT}/model.",
+        head_keys=f"{TEXT}/",
+        rows=lambda cs: (_projector(cs), _freeze(cs), *FIELDS, *names.rules()),
+        left_behind=LEFT_BEHIND,
+        advice=advice,
+        substitutes=(TOWER_IN_TEXT,),
+    )
+
+
+# Both formats of the two folders, and what they are to people.
+PARTNERS = (
+    _partner(
         COMPONENTS,
         COMPONENT_NAMES,
         "a CLIP tower and a LLaMA, Vicuna or Mistral as two folders, with or without a projector",
     ),
-    (LLAVA, LLAVA_NAMES, "LLaVA 1.5 as the LLaVA source repository saves and loads it"),
+    _partner(LLAVA, LLAVA_NAMES, "LLaVA 1.5 as the LLaVA source repository saves and loads it"),
 )

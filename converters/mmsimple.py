@@ -9,6 +9,7 @@ from mmconvert.spec import Config
 
 from .decoder import LOSS
 from .multimodal import Multimodal
+from .partners import PARTNERS
 from .releases import IMAGE_ENCODER, SINCE_2_3, named
 
 MMSIMPLE = Multimodal(
@@ -38,6 +39,6 @@ CEREBRAS = Format(
 
 CONVERTERS = tuple(
     MMSIMPLE.converters(
-        "mmsimple-llava", CEREBRAS, MMSIMPLE.fields("multimodal_simple"), MMSIMPLE.space("cs-mmsimple"), SINCE_2_3
+        "mmsimple-llava", "multimodal_simple", CEREBRAS, PARTNERS, MMSIMPLE.space("cs-mmsimple"), SINCE_2_3
     )
 )

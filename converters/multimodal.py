@@ -1,62 +1,68 @@
-"""What the CS models `llava` and `multimodal_simple` have in common against LLaVA's two folders.
+"""What the CS models `llava` and `multimodal_simple` have in common.
 
 Both join a CLIP tower, a projector and a LLaMA or Mistral decoder; they differ in where these stand. A `Multimodal`
-says where, and gives the tables and config rows of its model. Side a is `llava_source`'s, in both of its formats.
+says where, and makes the tables and config rows of its model against each `Partner`: a format of side a, which says
+where the parts stand there (LLaVA's two folders in `llava_source`, transformers' one in `llava_hf`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmconvert.configs import ConfigTable, Space
-from mmconvert.converter import Converter, Format
+from mmconvert.converter import Converter, Format, Substitute
 from mmconvert.paths import ABSENT, get, put
 from mmconvert.releases import Release
-from mmconvert.rules import ANYTHING, ConfigRow, Rule, Values, at, const, group, renamed
+from mmconvert.rules import ANYTHING, ConfigRow, Values, at, const, group, renamed
 from mmconvert.schema import Schema, load
-from mmconvert.spec import A, B, Config, Sizes, Table, key, mount, table
+from mmconvert.spec import B, Config, Table, mount
 
-from . import clip, decoder
-from . import llava_source as source
-from .llava_source import IMAGE, TEXT
+from . import clip, decoder, projector
 
-HF, CS = A, B
-FREEZE_TEXT = "^text_model"
+CS = B
+TEXT = "text_model"
 
 
-def projector_sizes(config: Config) -> Sizes:
-    """Sizes of a CS FeedForwardNetwork: I[j] and U[j] are what layer j takes and gives, E what the first one takes."""
-    units = config["layers_units"]
-    # One layer alone is a `linear` projector to LLaVA, which names its tensors otherwise.
-    linear = len(units) == 1
-    return {
-        "U": units,
-        "I": [config["input_unit"], *units],
-        "U0": units[0],
-        "E": config["input_unit"],
-        "j": 0 if linear else len(units),
-        "linear": linear,
-        "bias": config["use_bias"],
-    }
+@dataclass(frozen=True)
+class Partner:
+    """A format of side a, and where the parts of a model stand in it.
 
+    `image` and `text` are the paths of the tower's and the decoder's configs, `layer` and `mode` of which hidden state
+    of the tower is read and whether its class token too, `modes` being what CS calls those; `tower_keys`,
+    `projector_keys`, `decoder_keys` and `head_keys` are prefixes. `decoder_rows` are the config rows of the decoder,
+    and `rows` all those that only this format has, given where the parts stand in CS. See `Converter` and `mount` for
+    the others; `origin` is the format whose files travel with a checkpoint, where it is not this one.
+    """
 
-# fmt: off
-PROJECTOR = table(
-    key("mm_projector.{p}",      "ffn.0.linear_layer.{p}",   "U0 E",      when="linear", bias="bias", init="projector"),
-    key("mm_projector.{2j}.{p}", "ffn.{j}.linear_layer.{p}", "U[j] I[j]",                bias="bias", init="projector"),
-    sizes=projector_sizes, source="LLaVA's mm_projector against Cerebras FeedForwardNetwork; checked by forward passes",
-)
-# fmt: on
+    form: Format
+    space: Space
+    note: str
+    image: str
+    text: str
+    layer: str
+    mode: str
+    modes: Mapping[str, str]
+    tower_keys: str
+    projector_table: Table
+    projector_keys: str
+    decoder_keys: str
+    head_keys: str
+    rows: Callable[[Multimodal], Sequence[ConfigRow]]
+    decoder_rows: Sequence[ConfigRow] = (*decoder.FIELDS, decoder.WINDOW_IF_ANY)
+    left_behind: tuple[Table, ...] = ()
+    a_sizes: Mapping[str, str] = field(default_factory=dict)
+    advice: Callable[[Config, Config], Sequence[str]] = lambda config, carried: ()
+    substitutes: tuple[Substitute, ...] = ()
+    origin: Format | None = None
 
 
 @dataclass(frozen=True)
 class Multimodal:
     """Where the parts of a CS model stand: paths in its config and prefixes of keys, `{e}` being a number in a list.
 
-    `own_projection` is where encoders of a list have projections of their own, which LLaVA has no place for; `freeze`
+    `own_projection` is where encoders of a list have projections of their own, which side a has no place for; `freeze`
     is the pattern that freezes the tower and not its projector.
     """
 
@@ -69,58 +75,54 @@ class Multimodal:
     freeze: str
     own_projection: tuple[str, str] | None = None
 
-    @property
-    def tables(self) -> tuple[Table, ...]:
+    def tables(self, partner: Partner) -> tuple[Table, ...]:
         return (
-            mount(
-                clip.VISION,
-                part="vision",
-                a=f"{IMAGE}/vision_model.",
-                b=self.encoder_key,
-                config=self.encoder,
-            ),
-            *source.LEFT_BEHIND,
+            mount(clip.VISION, part="vision", a=partner.tower_keys, b=self.encoder_key, config=self.encoder),
+            *partner.left_behind,
             *self._own_projections(),
-            mount(PROJECTOR, part="projector", a=f"{TEXT}/model.", b=f"{self.projection_key}.", config=self.projection),
-            mount(decoder.DECODER, part="text", a=f"{TEXT}/model.", b="text_model.", config=TEXT),
-            mount(decoder.HEAD, part="text", a=f"{TEXT}/", b="text_model.", config=TEXT),
+            mount(
+                partner.projector_table,
+                part="projector",
+                a=partner.projector_keys,
+                b=f"{self.projection_key}.",
+                config=self.projection,
+            ),
+            mount(
+                decoder.DECODER,
+                part="text",
+                a=partner.decoder_keys,
+                b="text_model.",
+                config=TEXT,
+                a_sizes=partner.a_sizes,
+            ),
+            mount(
+                decoder.HEAD, part="text", a=partner.head_keys, b="text_model.", config=TEXT, a_sizes=partner.a_sizes
+            ),
         )
 
     def _own_projections(self) -> Iterator[Table]:
         if self.own_projection is not None:
             path, prefix = self.own_projection
-            yield mount(PROJECTOR, part="projector", b=prefix, config=path)
+            yield mount(projector.LLAVA, part="projector", b=prefix, config=path)
 
     @property
     def tower(self) -> str:
-        """The path of the one encoder that LLaVA has a place for."""
+        """The path of the one encoder that side a has a place for."""
         return self.encoder.replace("{e}", "0")
 
-    def fields(self, name: str) -> tuple[ConfigRow, ...]:
+    def fields(self, name: str, partner: Partner) -> tuple[ConfigRow, ...]:
         """The config rows of the model called `name`."""
         return (
-            *at(clip.VISION_FIELDS, IMAGE, self.tower),
-            *at((*decoder.FIELDS, decoder.WINDOW_IF_ANY), TEXT, TEXT),
-            group([f"{TEXT}.mm_vision_select_layer"], [self.layer], self._layer_to_cs, self._layer_to_hf),
-            group(
-                [f"{TEXT}.mm_projector_type", f"{TEXT}.mm_hidden_size"],
-                [self.projection],
-                self._projector_to_cs,
-                self._projector_to_hf,
-            ),
-            renamed(f"{TEXT}.mm_vision_select_feature", self.mode, {"patch": "patch", "cls_patch": "cls_patch"}),
-            Rule(
-                (f"{TEXT}.tune_mm_mlp_adapter",),
-                ("freeze",),
-                self._freeze_to_cs,
-                _freeze_to_hf,
-                also=(ANYTHING,),
-            ),
+            *at(clip.VISION_FIELDS, partner.image, self.tower),
+            *at(partner.decoder_rows, partner.text, TEXT),
+            self._layer(partner),
+            renamed(partner.mode, self.mode, partner.modes),
             const(CS, "name", name),
             const(CS, "loss_scaling", "num_tokens", also=[ANYTHING]),
             const(CS, "loss_weight", 1.0, also=[ANYTHING]),
             const(CS, f"{self.tower}.name", "ViTModel", also=["vit"]),
             const(CS, f"{TEXT}.name", "LlamaModel", also=["llama"]),
+            *partner.rows(self),
         )
 
     def parts(self, config: Config) -> Iterator[tuple[str, str]]:
@@ -149,7 +151,7 @@ class Multimodal:
                 spelled[TEXT] = decoder.spell_cs(config[TEXT])
             for path, name in self.parts(config):
                 if name == "cs-feed-forward-network" and isinstance(get(config, path), Mapping):
-                    spelled = put(spelled, path, _spell_projector(get(config, path)))
+                    spelled = put(spelled, path, projector.spell(get(config, path)))
             return spelled
 
         return Space(schemas, spell)
@@ -157,43 +159,55 @@ class Multimodal:
     def converters(
         self,
         model: str,
+        name: str,
         cs: Format,
-        fields: Sequence[ConfigRow],
+        partners: Sequence[Partner],
         space: Space,
         releases: tuple[Release, ...],
+        more: Sequence[ConfigRow] = (),
         by_name: bool = False,
     ) -> Iterator[Converter]:
-        """One converter for each format of LLaVA's two folders."""
-        for form, names, note in source.FORMATS:
+        """One converter for each partner; `more` are config rows that only this model has."""
+        for partner in partners:
             yield Converter(
                 model=model,
-                a=replace(form, by_name=by_name),
+                a=replace(partner.form, by_name=by_name),
                 b=cs,
-                tables=self.tables,
-                configs=ConfigTable((*fields, *source.FIELDS, *names.rules()), source.SPACE, space),
+                tables=self.tables(partner),
+                configs=ConfigTable((*self.fields(name, partner), *more), partner.space, space),
                 b_releases=releases,
-                note=note,
-                advice=source.advice,
-                substitutes=(source.TOWER_IN_TEXT,),
+                note=partner.note,
+                advice=partner.advice,
+                origin=partner.origin,
+                substitutes=partner.substitutes,
             )
 
-    def _layer_to_cs(self, config: Config) -> Values:
-        layer, layers = config[TEXT]["mm_vision_select_layer"], config[IMAGE]["num_hidden_layers"]
-        if not isinstance(layer, int) or layer == 0 or not -layers <= layer <= layers:
-            raise ValueError(
-                f"text_model.mm_vision_select_layer is {layer}: valid are {-layers} to -1 and 1 to {layers} "
-                f"(0 and {-layers - 1} are the embeddings, which CS cannot select)"
-            )
-        return {self.layer: layer - 1 if layer > 0 else layer}
+    def _layer(self, partner: Partner) -> ConfigRow:
+        """Which hidden state is read: 0 are the embeddings on side a, and the first layer's in CS."""
 
-    def _layer_to_hf(self, config: Config) -> Values:
-        self._check_towers(config)
-        index, layers = get(config, self.layer), get(config, self.tower)["num_hidden_layers"]
-        if index is None:
-            raise ValueError(f"{self.layer} is absent: CS then applies the tower's final norm, which LLaVA cannot say")
-        if not -layers <= index < layers:
-            raise ValueError(f"{self.layer} is {index}: valid are {-layers} to {layers - 1}")
-        return {f"{TEXT}.mm_vision_select_layer": index + 1 if index >= 0 else index}
+        def to_cs(config: Config) -> Values:
+            layer, layers = get(config, partner.layer), get(config, partner.image)["num_hidden_layers"]
+            if isinstance(layer, list):
+                raise ValueError(f"{partner.layer} is {layer}: CS and LLaVA read one layer of the tower, not several")
+            if not isinstance(layer, int) or layer == 0 or not -layers <= layer <= layers:
+                raise ValueError(
+                    f"{partner.layer} is {layer}: valid are {-layers} to -1 and 1 to {layers} "
+                    f"(0 and {-layers - 1} are the embeddings, which CS cannot select)"
+                )
+            return {self.layer: layer - 1 if layer > 0 else layer}
+
+        def to_hf(config: Config) -> Values:
+            self._check_towers(config)
+            index, layers = get(config, self.layer), get(config, self.tower)["num_hidden_layers"]
+            if index is None:
+                raise ValueError(
+                    f"{self.layer} is absent: CS then applies the tower's final norm, which LLaVA cannot say"
+                )
+            if not -layers <= index < layers:
+                raise ValueError(f"{self.layer} is {index}: valid are {-layers} to {layers - 1}")
+            return {partner.layer: index + 1 if index >= 0 else index}
+
+        return group([partner.layer], [self.layer], to_cs, to_hf)
 
     def _check_towers(self, config: Config) -> None:
         above, listed, _ = self.encoder.partition(".{e}")
@@ -203,61 +217,10 @@ class Multimodal:
                 f"{above} has {count} encoders, and LLaVA one tower; `cs-to-hf --encoder 0` takes one out by itself"
             )
 
-    def _projector_to_cs(self, config: Config) -> Values:
-        image, text = config[IMAGE], config[TEXT]
-        width, hidden = text["mm_hidden_size"], image["hidden_size"]
-        if width != hidden:
-            raise ValueError(f"text_model.mm_hidden_size is {width}, but image_model.hidden_size is {hidden}")
-        depth = source.projector_depth(text)
-        return {
-            self.projection: {
-                "name": "FeedForwardNetwork",
-                "input_unit": image["hidden_size"],
-                "layers_units": [text["hidden_size"]] * depth,
-                "layers_activation": ["gelu"] * (depth - 1) + [None],
-                "use_bias": True,
-            }
-        }
-
-    def _projector_to_hf(self, config: Config) -> Values:
+    def one_projection(self, config: Config) -> Mapping[str, Any]:
+        """The CS config of the projector. Raises ValueError where there is none: side a has no model without."""
         projection = get(config, self.projection)
         if projection is None or projection is ABSENT:
             raise ValueError(f"{self.projection} is absent: LLaVA has no model without a projector")
-        depth = len(projection["layers_units"])
-        return {
-            f"{TEXT}.mm_projector_type": "linear" if depth == 1 else f"mlp{depth}x_gelu",
-            f"{TEXT}.mm_hidden_size": get(config, self.tower)["hidden_size"],
-        }
-
-    def _freeze_to_cs(self, config: Config) -> Values:
-        tune_projector_only = config[TEXT]["tune_mm_mlp_adapter"]
-        return {"freeze": [self.freeze, FREEZE_TEXT] if tune_projector_only else [self.freeze]}
-
-
-def _freeze_to_hf(config: Config) -> Values:
-    # Patterns are searched for in parameter names; one decoder weight stands for the decoder.
-    weight = "text_model.transformer_decoder.layers.0.norm1.weight"
-    for pattern in config["freeze"] or ():
-        # A repeated group, or repeat upon repeat, can keep a search busy for years.
-        if re.search(r"\)[*+{]", pattern) or sum(map(pattern.count, "*+{")) > 4:
-            raise ValueError(f"freeze holds the pattern {pattern!r}, which may run away; repeat less, and no groups")
-    try:
-        frozen = any(re.search(pattern, weight) for pattern in config["freeze"] or ())
-    except re.error as error:
-        raise ValueError(f"freeze holds a pattern that is no regular expression: {error}") from error
-    return {f"{TEXT}.tune_mm_mlp_adapter": frozen}
-
-
-# How a projector starts and trains; a converted one is there already.
-PROJECTOR_TRAINING = {
-    "kernel_initializer",
-    "bias_initializer",
-    "output_layer_initializer",
-    "layers_dropout_rates",
-    "device",
-}
-
-
-def _spell_projector(projection: Mapping[str, Any]) -> dict[str, Any]:
-    rest = {name: value for name, value in projection.items() if name not in PROJECTOR_TRAINING}
-    return {**rest, "name": "FeedForwardNetwork"} if rest.get("name") == "MLP" else rest
+        found: Mapping[str, Any] = projection
+        return found

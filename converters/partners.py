@@ -1,0 +1,7 @@
+"""The formats of side a that every CS multimodal model is converted from and to."""
+
+from __future__ import annotations
+
+from . import llava_source
+
+PARTNERS = llava_source.PARTNERS
