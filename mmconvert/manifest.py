@@ -18,7 +18,7 @@ from typing import Any
 
 from mmconvert import __version__, digests
 from mmconvert.containers.layout import FileLayout
-from mmconvert.errors import UsageError
+from mmconvert.errors import UsageError, VerificationFailed
 from mmconvert.findings import Findings
 from mmconvert.plans import Plan
 from mmconvert.progress import Progress, Silent
@@ -28,6 +28,8 @@ from mmconvert.sources import blocks
 NAME = "mmconvert.json"
 SCHEMA = 1
 BLOCK = 1 << 20
+# What trying to make sense of a manifest raises if it is not one that we wrote.
+_SENSELESS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -80,16 +82,30 @@ def build(
             output.layout.name: {"bytes": output.layout.size, "frame": _frame_digest(output.layout, digest)}
             for output in plan.outputs
         },
-        "documents": {
-            name: {"bytes": len(data), "digest": digests.of(digest, data)} for name, data in plan.documents.items()
-        },
+        "documents": {name: _entry(data, digest) for name, data in plan.documents.items()},
         "dropped": _remarks(plan.dropped),
         "invented": _remarks(plan.invented),
         "carried": list(plan.carried),
         "warnings": list(plan.warnings),
         **{name: counts for name, counts in sorted(counted.items()) if counts},
     }
-    return {**document, "self": digests.of(digest, render(document))}
+    return _signed(document)
+
+
+def amended(path: Path, name: str, content: bytes) -> bytes | None:
+    """What the manifest at `path` would be if the document `name` held `content`; None if it lists no such document.
+
+    That is the manifest as it stands if it says just that. Raises VerificationFailed for a manifest that is damaged,
+    UsageError for one of a later version.
+    """
+    try:
+        document = _read(path.read_bytes())
+        if name not in document["documents"]:
+            return None
+        document["documents"][name] = _entry(content, document["digest"])
+        return render(_signed(document))
+    except _SENSELESS as error:
+        raise VerificationFailed(f"{path}: is damaged: {error}") from error
 
 
 def render(document: Mapping[str, Any]) -> bytes:
@@ -109,7 +125,7 @@ def check_folder(folder: Path, progress: Progress | None = None) -> Findings:
         raise UsageError(f"{folder}: has no {NAME}; `mmconvert verify A B` compares it with its source") from error
     except OSError as error:
         return Findings([f"{NAME}: cannot be read: {error.strerror}"])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except _SENSELESS as error:
         return Findings([f"{NAME}: is damaged: {error}"])
     if expected.digest == "none":
         raise UsageError(f"{folder}: was written without digests; `mmconvert verify A B` compares it with its source")
@@ -135,9 +151,18 @@ def check_folder(folder: Path, progress: Progress | None = None) -> Findings:
     return Findings(sorted(problems), tensors=expected.tensors, nbytes=sum(expected.sizes.values()))
 
 
-def _understand(data: bytes) -> _Expected:
-    """What the manifest `data` says; raises nearly anything if it is not one that we wrote."""
-    document = json.loads(data)
+def _signed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest with its own digest, which comes last."""
+    return {**document, "self": digests.of(document["digest"], render(document))}
+
+
+def _entry(content: bytes, digest: str) -> dict[str, Any]:
+    return {"bytes": len(content), "digest": digests.of(digest, content)}
+
+
+def _read(data: bytes) -> dict[str, Any]:
+    """A manifest without its own digest, which has been checked; raises some of `_SENSELESS` where that fails."""
+    document: dict[str, Any] = json.loads(data)
     # Rendered again it must be the same, or white space and the spelling of numbers could change unnoticed.
     if render(document) != data:
         raise ValueError("it was changed after it was written")
@@ -148,8 +173,13 @@ def _understand(data: bytes) -> _Expected:
         raise ValueError("it does not match its own digest")
     if document["schema"] != SCHEMA:
         raise UsageError(f"{NAME}: has schema {document['schema']}, and this version reads {SCHEMA}; upgrade mmconvert")
+    return document
 
-    files, documents = document["files"], document["documents"]
+
+def _understand(data: bytes) -> _Expected:
+    """What the manifest `data` says; raises some of `_SENSELESS` if it is not one that we wrote."""
+    document = _read(data)
+    digest, files, documents = document["digest"], document["files"], document["documents"]
     sizes = {name: _count(entry["bytes"]) for name, entry in {**files, **documents}.items()}
     pieces = {name: [_Piece("document", ((0, sizes[name]),), entry["digest"])] for name, entry in documents.items()}
     tensors: dict[str, list[_Piece]] = {name: [] for name in files}
