@@ -28,6 +28,8 @@ from mmconvert.parity import Parity
 from mmconvert.plans import Plan
 from mmconvert.progress import Progress
 from mmconvert.releases import Release
+from mmconvert.relocation import Relocation
+from mmconvert.relocation import relocate as _relocate
 from mmconvert.sources import TensorRef
 from mmconvert.states import read_state, write_state
 from mmconvert.synthesis import plan_synthesis
@@ -46,6 +48,7 @@ __all__ = [
     "Options",
     "Parity",
     "Plan",
+    "Relocation",
     "convert",
     "diff",
     "doctor",
@@ -56,6 +59,7 @@ __all__ = [
     "plan",
     "read_state",
     "recognise",
+    "relocate",
     "synth",
     "verify",
     "verify_forward",
@@ -285,6 +289,16 @@ def doctor(path: AnyPath, reader: str | None = None) -> Diagnosis:
     the result's `symptoms`; nothing is raised for them.
     """
     return examine(Path(path), reader)
+
+
+def relocate(path: AnyPath, tower_path: str | None = None) -> Relocation:
+    """Set right what the config of a moved checkpoint says of its tower's place, and the manifest with it.
+
+    `path` is the folder of that config, or the one that holds it and the tower. `tower_path` is the tower's folder, if
+    it lies neither beside nor where the config says; or `absolute` (the default), `relative` or a name, as conversions
+    take it. Look at the result's `changed`: nothing is written where all is right.
+    """
+    return _relocate(Path(path), tower_path)
 
 
 def open(path: AnyPath, *, hints: Hints = NO_HINTS) -> Mapping[str, TensorRef]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mmconvert import __version__
-from mmconvert.cli import convert, diff, doctor, look, synth, verify
+from mmconvert.cli import convert, diff, doctor, look, relocate, synth, verify
 from mmconvert.cli.process import run
 
 
@@ -15,8 +15,9 @@ def cli() -> None:
     """Convert multimodal checkpoints between Hugging Face, LLaVA and Cerebras (CS) layouts, and prove it."""
 
 
-for command in (*look.COMMANDS, *convert.COMMANDS, *verify.COMMANDS, *diff.COMMANDS, *doctor.COMMANDS, *synth.COMMANDS):
-    cli.add_command(command)
+for page in (look, convert, verify, diff, doctor, relocate, synth):
+    for command in page.COMMANDS:
+        cli.add_command(command)
 
 
 def main() -> None:
