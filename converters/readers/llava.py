@@ -22,7 +22,8 @@ from .view_llava import Llava
 
 AGAIN = "`mmconvert convert --src {path} --to llava --out NEW`"
 TOKENIZER = "`mmconvert convert --src {path} --to llava --tokenizer DIR --out NEW`"
-TOWER_PATH = "set mm_vision_tower in config.json to the absolute path of the tower's folder"
+RELOCATE = "`mmconvert relocate {path}`"
+NAME_TOWER = "`mmconvert relocate {path} --tower-path DIR`, where DIR is the folder of CLIP's vision tower"
 
 
 def claims(patient: Patient) -> bool:
@@ -114,22 +115,22 @@ NAMES: tuple[Trap[Llava], ...] = (
 VISION: tuple[Trap[Llava], ...] = (
     error("tower-unnamed", vision.no_name,
           why="LLaVA then builds no tower and no projector, and stops",
-          mend=TOWER_PATH),
+          mend=NAME_TOWER),
     error("tower-not-found", vision.not_found,
           why='LLaVA stops at it with "Unknown vision tower"',
-          mend=TOWER_PATH),
+          mend=f"{RELOCATE} if it lies beside, or {NAME_TOWER}"),
     warning("tower-on-hub", vision.on_hub,
           why="LLaVA takes it for a name on the hub: it fails offline, and no tower beside the folder is used",
-          mend=TOWER_PATH),
+          mend=f"{RELOCATE} if it lies beside, or {NAME_TOWER}"),
     warning("tower-relative", vision.relative,
           why="LLaVA looks from the directory that it was started in",
-          mend=TOWER_PATH),
+          mend=RELOCATE),
     warning("tower-elsewhere", vision.elsewhere,
           why="LLaVA uses the one that is named, even where the folder is a copy that has its own",
-          mend=f"{TOWER_PATH}, or remove the one that is not meant"),
+          mend=f"{RELOCATE} takes the one beside; remove that if it is not meant"),
     error("tower-of-another-kind", vision.no_tower,
           why="LLaVA loads CLIP's vision model and fills what it misses with random numbers, or stops",
-          mend=TOWER_PATH),
+          mend=NAME_TOWER),
     error("tower-without-prefix", every(tower_folders, traps_tower.unprefixed),
           why="transformers before 5 does not find them, and LLaVA gets a random tower with no more than a warning",
           mend=AGAIN),

@@ -436,6 +436,22 @@ def test_the_command_that_is_named_mends(
     assert trap not in traps(api.doctor(tmp_path / "NEW"))
 
 
+@pytest.mark.parametrize(
+    "trap", ["tower-unnamed", "tower-not-found", "tower-on-hub", "tower-relative", "tower-elsewhere"]
+)
+@pytest.mark.parametrize("named", ["", TEXT], ids=["both folders", "the text folder"])
+def test_relocating_mends_where_the_tower_is(trap: str, named: str, sound: Draft, mmconvert: Run) -> None:
+    """The first command that is told is run; where it asks for a tower, it gets the one beside."""
+    next(each for each in CASES if each.trap == trap).change(sound)
+    found = api.doctor(sound.path / named, "llava")
+    assert traps(found) == {trap}
+    command = re.search(r"`mmconvert (relocate .*?)`", found.symptoms[0].mend)
+    assert command is not None
+    done = mmconvert(*shlex.split(command[1].replace("DIR", str(sound.path / IMAGE))))
+    assert done.returncode == 0, done.stderr
+    assert api.doctor(sound.path / named, "llava").symptoms == ()
+
+
 def test_a_cs_checkpoint_is_mended_by_its_command(sound: Draft, workshop: Workshop, mmconvert: Run) -> None:
     cs = workshop.convert(sound.path, "cs")
     (symptom,) = api.doctor(cs, "llava").symptoms
