@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import llava_source
+from . import llava_hf, llava_source
 
-PARTNERS = llava_source.PARTNERS
+PARTNERS = (*llava_source.PARTNERS, llava_hf.PARTNER)

@@ -21,7 +21,7 @@ from mmconvert.plans import Journey, PlannedTensor
 from mmconvert.registry import Hop
 from mmconvert.remark import Remark
 from mmconvert.rows import FILLED
-from mmconvert.sources import Source, TensorRef
+from mmconvert.sources import TensorRef
 from mmconvert.spec import Pair
 
 

@@ -199,6 +199,7 @@ def _compare_tensors(
                 strange.append(key)
             elif key in found:
                 broken += _compare_one(tensor, found[key], result, progress)
+                result.problems += _against_config(key, found[key], leg)
             elif not _is_optional(key, leg):
                 result.problems.append(f"{key}: missing in B")
     finally:
@@ -207,6 +208,13 @@ def _compare_tensors(
         result.notes.append(f"not in A, so not compared: {_listed(strange)}")
     if broken:
         result.notes.append(f"NaN or infinite values, equal on both sides: {_listed(broken)}")
+
+
+def _against_config(key: str, ref: TensorRef, leg: Leg) -> Iterator[str]:
+    """Where B's own config demands another number of rows than B has and A asks for."""
+    pair = leg.expected().get(key)
+    if pair is not None and pair.a_rows is not None and pair.shape_on(leg.hop.side) != ref.shape:
+        yield f"{key}: {ref.shape[0]} rows, and B's config demands {pair.shape_on(leg.hop.side)[0]}"
 
 
 def _listed(keys: list[str]) -> str:

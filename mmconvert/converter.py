@@ -10,6 +10,7 @@ from mmconvert.configs import ConfigTable, Unchanged
 from mmconvert.releases import Release
 from mmconvert.spec import A, B, Config, Side, Table, reflected
 from mmconvert.spellings import Change
+from mmconvert.tokenizers import Files
 
 # Two configs of one part become one, with what should be told; ValueError where they disagree.
 Merge = Callable[[Config, Config], tuple[dict[str, Any], Sequence[str]]]
@@ -26,6 +27,24 @@ class Place:
     config: str
     keys: str
     assets: str = ""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """How a format keeps in one folder what its converter's home keeps in several.
+
+    `home_config` gives a config of this format as the home's configs by part, as far as no rule owns them, and
+    `own_config` the other way, but for fields of the home that this format has no field for. `apart` takes the files
+    beside the weights, named as in the folder, with the config, and gives the home's, named by part; `together` the
+    other way. Tokens that one side alone has are added to the tokenizer's files, and taken off. They raise InputRefused
+    for files that do not fit the config.
+    """
+
+    home_config: Callable[[Config], Config]
+    own_config: Callable[[Config], Config]
+    has_no_field: Callable[[str], bool]
+    apart: Callable[[Config, Files], Files]
+    together: Callable[[Config, Files], Files]
 
 
 @dataclass(frozen=True)
@@ -47,7 +66,7 @@ class Format:
     `documents` are small files that a complete export needs, made from the config where none travelled along.
     `tokenizer` names the part that the tokenizer belongs to and the config field with the vocabulary's rows; `needs`
     lists files without which readers of this format fail, with what to do. `casts_to_float16` is true where its readers
-    do that to every weight.
+    do that to every weight. `binding` is for a format whose home has more folders than it.
     """
 
     name: str
@@ -68,6 +87,7 @@ class Format:
     tokenizer: tuple[str, str] | None = None
     casts_to_float16: bool = False
     needs: Callable[[Config], Mapping[str, str]] = lambda config: {}
+    binding: Binding | None = None
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,10 @@ def _check_names(options: Options, expansion: Expansion) -> None:
 
 def _plan(src: Path, hops: Sequence[Hop], job: targets.Job, target: targets.Target) -> Plan:
     checkpoint, assembly, options = job.checkpoint, job.assembly, job.options
-    configs = assembly.legs[0].configs
+    configs, binding = assembly.legs[0].configs, hops[-1].target.binding
+    # Where both sides are bound, there is nothing of the home's to be left out.
+    loses = binding is not None and hops[0].source.binding is None
+    unsaid = [path for path in configs.carried if loses and binding is not None and binding.has_no_field(path)]
     advice = hops[-1].converter.advice(assembly.legs[-1].config_a, checkpoint.original)
     facts: dict[str, Any] = {
         "source": {
@@ -129,8 +132,11 @@ def _plan(src: Path, hops: Sequence[Hop], job: targets.Job, target: targets.Targ
         "path": [str(hop) for hop in hops],
         "options": options.recorded(),
         "config": {
-            "carried": list(configs.carried),
-            "dropped": [{"field": each.subject, "why": each.why} for each in (*configs.dropped, *target.dropped)],
+            "carried": [path for path in configs.carried if path not in unsaid],
+            "dropped": [
+                *({"field": each.subject, "why": each.why} for each in (*configs.dropped, *target.dropped)),
+                *({"field": path, "why": f"{job.hop.target.name} has no field for it"} for path in unsaid),
+            ],
             "kept": list(target.kept),
         },
     }

@@ -150,8 +150,8 @@ def mount(
 
     `part` is what users call these tensors in options (`vision`, `projector`, `text`). Where the path leads through a
     list, `{e}` in it and in the prefixes ranges over the list. Where the config has nothing at the path, the table has
-    no rows. `a_sizes` are sizes that side a has larger, with the path of each in side a's config: tensors that have such a
-    number of rows begin with side b's, and the rows that follow are of side a alone.
+    no rows. `a_sizes` are sizes that side a has larger, with the path of each in side a's config: tensors that have
+    such a number of rows begin with side b's, and the rows that follow are of side a alone.
     """
     return replace(table, part=part, a=a + table.a, b=b + table.b, config=config, a_sizes=a_sizes or {})
 

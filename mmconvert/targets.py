@@ -13,7 +13,8 @@ from mmconvert.casts import Overflow
 from mmconvert.configs import ConfigTable
 from mmconvert.containers.layout import FileLayout
 from mmconvert.containers.shards import inside
-from mmconvert.documents import dump_json, dump_yaml, read_json, read_yaml
+from mmconvert.converter import Format
+from mmconvert.documents import dump_json, dump_yaml, parse_json, read_yaml
 from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts.checkpoint import ASSETS, Checkpoint, is_sidecar
 from mmconvert.options import CONTAINER, SHARD_SIZE, TOWER_PATH, Options
@@ -25,6 +26,7 @@ from mmconvert.remark import Remark
 from mmconvert.rules import Fallback, Ignored
 from mmconvert.scan import WIDER_THAN_FLOAT16, Float16Watch
 from mmconvert.spec import A, Config
+from mmconvert.tokenizers import Files
 
 # The release whose .mdl files are of the format that is written.
 CONTAINER_SINCE = Release(2, 1)
@@ -59,6 +61,11 @@ class Job:
     assembly: Assembly
 
     @property
+    def source(self) -> Format:
+        """The format that the path leads from."""
+        return self.assembly.legs[0].hop.source
+
+    @property
     def configs(self) -> set[str]:
         """Names of config files: they travel to CS, and stay behind on the way back, where new ones are written."""
         return {"config.json", *(name for name, _ in self.hop.converter.home.companions.values())}
@@ -73,7 +80,7 @@ def lay_out(job: Job) -> Target:
 # --- CS ------------------------------------------------------------------------------------------------------------
 
 
-def _cerebras(job: Job, sidecars: Mapping[str, Path], warnings: list[str]) -> Target:
+def _cerebras(job: Job, sidecars: Files, warnings: list[str]) -> Target:
     canonical, tensors = job.assembly.legs[-1].configs.target, job.assembly.tensors
     release = job.release or NEWEST
     document, dropped, kept = _params(job, canonical, release)
@@ -86,9 +93,9 @@ def _cerebras(job: Job, sidecars: Mapping[str, Path], warnings: list[str]) -> Ta
         warnings.append(
             f"release {release} itself writes and reads an older .mdl; this one is of format 0.5, for 2.1 and later"
         )
-    for name, file in sidecars.items():
-        documents[f"{ASSETS}/{name}"] = _without_strangers(job, file, name)
-    carried = tuple(f"{ASSETS}/{name}" for name in sidecars)
+    for name, data in sidecars.items():
+        documents[f"{ASSETS}/{name}"] = _without_strangers(job, data, name)
+    carried = _unchanged(job, {name: documents[name] for name in (f"{ASSETS}/{each}" for each in sidecars)})
     return Target(_outputs(layouts, tensors), documents, carried, tuple(warnings), dropped=dropped, kept=kept)
 
 
@@ -132,13 +139,12 @@ def _params(
         raise InputRefused(f"{source.config_from}: {error}") from error
 
 
-def _without_strangers(job: Job, file: Path, name: str) -> bytes:
+def _without_strangers(job: Job, data: bytes, name: str) -> bytes:
     """A carried file byte for byte; a config without what must not travel (code to run, paths of the machine)."""
-    data = file.read_bytes()
     part, _, base = name.rpartition("/")
     if base not in job.configs:
         return data
-    config = read_json(file)
+    config = parse_json(data, name)
     prefix = f"{part}." if part else ""
     strangers = _ignored(job.hop.converter.configs) & {prefix + key for key in config}
     kept = {key: value for key, value in config.items() if prefix + key not in strangers}
@@ -153,9 +159,10 @@ def _ignored(table: ConfigTable) -> set[str]:
 # --- Hugging Face and LLaVA -----------------------------------------------------------------------------------------
 
 
-def _hugging_face(job: Job, sidecars: Mapping[str, Path], warnings: list[str]) -> Target:
+def _hugging_face(job: Job, sidecars: Files, warnings: list[str]) -> Target:
     form, table, original = job.hop.target, job.hop.converter.configs, job.checkpoint.original
-    config = form.settle(_restored(table, job.assembly.legs[-1].configs.target, original), original)
+    own = original if form.binding is None or not original else form.binding.own_config(original)
+    config = form.settle(_restored(table, job.assembly.legs[-1].configs.target, own), original)
     folders = form.folders(config)
     outputs: list[OutputFile] = []
     documents: dict[str, bytes] = {}
@@ -173,18 +180,29 @@ def _hugging_face(job: Job, sidecars: Mapping[str, Path], warnings: list[str]) -
     for path, part in form.links.items():
         wanted = job.options.tower_path or TOWER_PATH
         config = put(config, path, _tower_path(job.out / folders[part], folders[part], wanted))
-    carried = {_placed(folders, name): file for name, file in sidecars.items() if _stays(job, name, folders)}
-    documents |= {name: file.read_bytes() for name, file in carried.items()}
+    beside = {name: data for name, data in sidecars.items() if name.rpartition("/")[2] not in job.configs}
+    if form.binding is not None:
+        beside = dict(form.binding.together(config, beside))
+    carried = {_placed(folders, name): data for name, data in beside.items() if name.rpartition("/")[0] in folders}
+    documents |= carried
     for name, document in form.documents(config).items():
         documents.setdefault(_placed(folders, name), dump_json(document))
     for part in form.parts:
-        documents[_placed(folders, f"{part}/config.json")] = dump_json(dict(sorted(get(config, part).items())))
+        documents[_placed(folders, f"{part}/config.json")] = dump_json(_in_order(get(config, part)))
     for name, why in form.needs(config).items():
         if _placed(folders, name) not in documents:
             warnings.append(f"{_placed(folders, name)} is missing: {why}")
     if not original and any(isinstance(row, Fallback) for row in table.rows):
         warnings.append("no original config travelled with the source: token ids and the like are the usual ones")
-    return Target(tuple(outputs), documents, tuple(carried), tuple(warnings), beyond)
+    return Target(tuple(outputs), documents, _unchanged(job, carried), tuple(warnings), beyond)
+
+
+def _unchanged(job: Job, files: Files) -> tuple[str, ...]:
+    """The names of those files that are byte for byte what the source has, or the tokenizer that the user gave."""
+    known = set(tokenizers.read(job.checkpoint.sidecars).values())
+    given = job.options.tokenizer
+    known |= set() if given is None else set(tokenizers.read(_tokenizer_in(given)).values())
+    return tuple(name for name, data in files.items() if data in known)
 
 
 def _of_part(job: Job, part: str, beyond: Overflow) -> list[PlannedTensor]:
@@ -195,16 +213,17 @@ def _of_part(job: Job, part: str, beyond: Overflow) -> list[PlannedTensor]:
     return [_watched(each, beyond) for each in tensors] if job.hop.target.casts_to_float16 else tensors
 
 
-def _stays(job: Job, name: str, folders: Mapping[str, str]) -> bool:
-    """Whether a carried file has a place in the target; configs have not, since new ones are written."""
-    part, _, base = name.rpartition("/")
-    return part in folders and base not in job.configs
-
-
 def _watched(tensor: PlannedTensor, beyond: Overflow) -> PlannedTensor:
     if tensor.dtype not in WIDER_THAN_FLOAT16:
         return tensor
     return replace(tensor, source=Float16Watch(tensor.source, tensor.dtype, tensor.key, beyond))
+
+
+def _in_order(config: Any) -> Any:
+    """A config with its fields in alphabetical order, at every depth."""
+    if isinstance(config, Mapping):
+        return {name: _in_order(value) for name, value in sorted(config.items())}
+    return config
 
 
 def _placed(folders: Mapping[str, str], name: str) -> str:
@@ -254,25 +273,47 @@ def _outputs(layouts: Iterable[FileLayout], tensors: Sequence[PlannedTensor]) ->
     return tuple(OutputFile(layout, tuple(by_key[key] for key in layout.slots)) for layout in layouts)
 
 
-def _sidecars(job: Job) -> tuple[dict[str, Path], list[str]]:
-    """The files that travel, with the user's tokenizer in place of the source's, and what is odd about them."""
-    sidecars, given = dict(job.checkpoint.sidecars), job.options.tokenizer
+def _sidecars(job: Job) -> tuple[Files, list[str]]:
+    """The files that travel, as the home of a checkpoint has them, and what is odd about them.
+
+    The user's tokenizer stands in place of the source's.
+    """
+    source, given = job.checkpoint, job.options.tokenizer
+    sidecars = tokenizers.read(source.sidecars)
+    if job.source.binding is not None:
+        sidecars = dict(job.source.binding.apart(source.config, sidecars))
     place = job.hop.converter.home.tokenizer
     if place is None:
         return sidecars, []
     prefix = f"{place[0]}/" if place[0] else ""
     if given is not None:
-        sidecars = {name: file for name, file in sidecars.items() if not _is_tokenizer(name, prefix)}
-        found = [file.name for file in sorted(given.iterdir()) if _is_tokenizer(file.name, "") and is_sidecar(file)]
+        sidecars = {name: data for name, data in sidecars.items() if not _is_tokenizer(name, prefix)}
+        found = tokenizers.read(_tokenizer_in(given))
         if not found:
             raise UsageError(f"{given}: holds no tokenizer files")
-        sidecars |= {prefix + name: inside(given, name) for name in found}
-    mine = {name.removeprefix(prefix): file for name, file in sidecars.items() if _is_tokenizer(name, prefix)}
-    ids, rows = tokenizers.length(mine), get(job.assembly.legs[-1].config_a, place[1])
+        sidecars |= {prefix + name: data for name, data in found.items()}
+    mine = {name.removeprefix(prefix): data for name, data in sidecars.items() if _is_tokenizer(name, prefix)}
+    config, binding = job.assembly.legs[-1].config_a, job.hop.converter.a.binding
+    ids, rows = _length(mine), get(config if binding is None else binding.home_config(config), place[1])
     if ids in (None, rows):
         return sidecars, []
     odd = f"the tokenizer has {ids} ids, the embedding {rows} rows; loaders that resize it do so without a word"
     return sidecars, [odd]
+
+
+def _tokenizer_in(folder: Path) -> dict[str, Path]:
+    """The files of a tokenizer in a folder, by name."""
+    found = [file.name for file in sorted(folder.iterdir()) if _is_tokenizer(file.name, "") and is_sidecar(file)]
+    return {name: inside(folder, name) for name in found}
+
+
+def _length(files: Files) -> int | None:
+    """The number of a tokenizer's ids; None where its files do not say, or are damaged: that is for readers to say."""
+    try:
+        found = tokenizers.ids(files)
+    except InputRefused:
+        return None
+    return None if found is None else len(set(found.values()))
 
 
 def _is_tokenizer(name: str, prefix: str) -> bool:

@@ -81,7 +81,7 @@ def open_checkpoint(path: Path, hints: Hints = NO_HINTS, init: Mapping[str, int]
     refs = [TensorRef(each.key, each.dtype, each.shape, each.source, str(path)) for each in plan.tensors]
     section = yaml.safe_load(plan.documents["config.yaml"])["model"]
     prefix = "assets/"
-    assets = {name.removeprefix(prefix): plan.documents[name] for name in plan.carried if name.startswith(prefix)}
+    assets = {name.removeprefix(prefix): data for name, data in plan.documents.items() if name.startswith(prefix)}
     return Opened(model, section, {_name(ref.key, model): ref for ref in refs}, str(path), path, assets)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -23,21 +24,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Named:
-    """A conversion under a name of its own: the formats that it reads, and the one that it writes."""
+    """A conversion under a name of its own: the formats that it reads, and the one that it writes.
+
+    `layouts` are other formats that it may write, by the names that `--layout` has for them.
+    """
 
     name: str
     reads: tuple[str, ...]
     writes: str
     help: str
+    layouts: Mapping[str, str] = field(default_factory=dict)
+
+    def target(self, layout: str | None) -> str:
+        """The format that is written. Raises UsageError for a layout that this conversion has not."""
+        if layout is not None and layout not in self.layouts:
+            raise UsageError(f"--layout is for {' and '.join(each.name for each in NAMED if each.layouts)}")
+        return self.writes if layout is None else self.layouts[layout]
 
 
+# One folder with all parts of a LLaVA in it, or one for each.
+LAYOUTS = {"llava-hf": "llava-hf", "components": "hf"}
 NAMED = (
     Named(
-        "hf-to-cs", ("hf", "llava"), "cs", "A CLIP, LLaMA or Mistral folder, or a tower and a language model, to CS."
+        "hf-to-cs",
+        ("hf", "llava", "llava-hf"),
+        "cs",
+        "A CLIP, LLaMA or Mistral folder, a tower and a language model, or a LLaVA, to CS.",
     ),
     Named("llava-to-cs", ("llava",), "cs", "What the LLaVA source repository saved, to CS."),
-    Named("cs-to-hf", ("cs",), "hf", "A CS checkpoint to the folders that transformers loads."),
+    Named("cs-to-hf", ("cs",), "hf", "A CS checkpoint to what transformers loads.", LAYOUTS),
     Named("cs-to-llava", ("cs",), "llava", "A CS checkpoint to the folders that the LLaVA source repository loads."),
+    Named("llava-to-hf", ("llava",), "llava-hf", "What the LLaVA source repository saved, to transformers.", LAYOUTS),
+    Named(
+        "hf-to-llava",
+        ("hf", "llava-hf"),
+        "llava",
+        "transformers' LLaVA, or a tower and a language model, to the LLaVA source repository.",
+    ),
     Named("cs-to-cs", ("cs",), "cs", "A CS checkpoint, with its params file, to another release or container."),
 )
 
@@ -198,10 +221,15 @@ def _say_parity(reporter: Reporter, found: Parity) -> None:
 
 
 OUT = click.option("--out", type=PATH, help="The folder to write; it appears when all is done.")
-TO = click.option("--to", required=True, metavar="FORMAT", help="cs, cs-2.10, hf, llava, ...")
+TO = click.option("--to", required=True, metavar="FORMAT", help="cs, cs-2.10, hf, llava, llava-hf.")
 FROM = click.option(
     "--from", "from_format", metavar="FORMAT", help="The source's format, where the files leave it open."
 )
+
+
+def _layout(default: str = "") -> Callable[[Any], Any]:
+    words = f"Of a multimodal model: one folder, or one for each part.{default}"
+    return click.option("--layout", type=click.Choice(list(LAYOUTS)), help=words)
 
 
 @click.command("convert")
@@ -218,14 +246,17 @@ def convert(reporter: Reporter, to: str, out: Path | None, **given: Any) -> None
 
 
 def _named(named: Named) -> click.Command:
+    default = next((layout for layout, form in named.layouts.items() if form == named.writes), None)
+
     @click.command(named.name, help=named.help)
     @SOURCE
+    @stacked(*([_layout(f"  [default: {default}]")] if named.layouts else []))
     @OUT
     @TARGET
     @RUN
     @reporting
-    def command(reporter: Reporter, out: Path | None, **given: Any) -> None:
-        _convert(reporter, named.reads, named.writes, out, **given)
+    def command(reporter: Reporter, out: Path | None, layout: str | None = None, **given: Any) -> None:
+        _convert(reporter, named.reads, named.target(layout), out, **given)
 
     return command
 
@@ -234,19 +265,28 @@ def _named(named: Named) -> click.Command:
 @click.argument("conversion", type=click.Choice([named.name for named in NAMED]), required=False)
 @SOURCE
 @FROM
-@click.option("--to", metavar="FORMAT", help="cs, cs-2.10, hf, llava, ...; or name a CONVERSION.")
+@click.option("--to", metavar="FORMAT", help="cs, cs-2.10, hf, llava, llava-hf; or name a CONVERSION.")
+@_layout()
 @OUT
 @TARGET
 @click.option("--key", help="Explain one tensor's journey, named as the source or the target names it.")
 @reporting
 def plan(
-    reporter: Reporter, conversion: str | None, to: str | None, out: Path | None, key: str | None, **given: Any
+    reporter: Reporter,
+    conversion: str | None,
+    to: str | None,
+    layout: str | None,
+    out: Path | None,
+    key: str | None,
+    **given: Any,
 ) -> None:
     """What a conversion would do, tensor by tensor: any conversion's --dry-run."""
     named = next((each for each in NAMED if each.name == conversion), None)
     if (named is None) == (to is None):
         raise UsageError("plan what? Name a conversion, such as `mmconvert plan hf-to-cs`, or a format with --to")
-    planned = _make_plan(named.reads if named else None, named.writes if named else str(to), out, given)
+    if named is None and layout is not None:
+        raise UsageError("--layout is for the conversions that have a name; --to says the format")
+    planned = _make_plan(named.reads if named else None, named.target(layout) if named else str(to), out, given)
     if key is None:
         _show_plan(reporter, planned)
     else:

@@ -225,15 +225,15 @@ def _assets(folder: Path, converter: Converter) -> dict[str, Path]:
     root = folder / ASSETS
     if not root.is_dir():
         return {}
-    kept = {"config.json", *(name for name, _ in converter.a.companions.values())}
-    folders = [root, *(root / part for part in converter.a.parts if part and (root / part).is_dir())]
+    kept = {"config.json", *(name for name, _ in converter.home.companions.values())}
+    folders = [root, *(root / part for part in converter.home.parts if part and (root / part).is_dir())]
     files = (each for folder in folders for each in sorted(folder.iterdir()) if each.name in kept or is_sidecar(each))
     return {each.relative_to(root).as_posix(): inside(each.parent, each.name) for each in files}
 
 
 def _original(assets: Mapping[str, Path], converter: Converter) -> Config:
     """The config that the checkpoint was made from, as it travelled in `assets/`; empty where none did."""
-    parts = converter.a.parts
+    parts = converter.home.parts
     found = {
         part: assets[name] for part in parts if (name := f"{part}/config.json" if part else "config.json") in assets
     }

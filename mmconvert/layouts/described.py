@@ -109,7 +109,7 @@ def _checkpoint(model: str, form: Format, config: Config, files: Mapping[str, Pa
         config=merged,
         tensors={},
         sidecars=sidecars,
-        original=merged,
+        original=merged if form.binding is None else form.binding.home_config(merged),
         folders=(path,),
         notes=tuple(notes),
     )

@@ -176,7 +176,7 @@ def _checkpoint(
         config=whole,
         tensors=tensors,
         sidecars=sidecars,
-        original=whole,
+        original=whole if form.binding is None else form.binding.home_config(whole),
         folders=tuple(dict.fromkeys((path, *parts.values()))),
         notes=tuple(notes),
     )

@@ -28,7 +28,7 @@ def transformers(checkpoint: Checkpoint) -> Model | None:
 
     Raises InputRefused for what transformers does not load, in its own words, and for weights that it misses, by name.
     """
-    if checkpoint.node.format not in ("hf", "llava") or checkpoint.node.model not in READERS:
+    if checkpoint.node.format not in ("hf", "llava", "llava-hf") or checkpoint.node.model not in READERS:
         return None
     from mmsimple.parity.hugging_face import run_hugging_face
 

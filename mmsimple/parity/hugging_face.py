@@ -12,6 +12,7 @@ from mmconvert.api import Checkpoint
 from mmconvert.forward import Inputs, Model
 from mmsimple.parity.components import Decoder, Tower
 from mmsimple.parity.llava import run_llava
+from mmsimple.parity.llava_hf import run_llava_hf
 from mmsimple.parity.loading import load_decoder, load_headless, load_tower, load_tower_with_projection, part_of
 from mmsimple.quiet import in_its_words
 
@@ -28,12 +29,17 @@ class InItsWords(Model):
 
 
 def run_hugging_face(checkpoint: Checkpoint) -> Model:
-    """The model of a checkpoint in format `hf` or `llava`. Raises InputRefused, see `mmsimple.parity.loading`."""
+    """The model of a checkpoint in format `hf`, `llava` or `llava-hf`.
+
+    Raises InputRefused, see `mmsimple.parity.loading`.
+    """
     return InItsWords(_model(checkpoint), checkpoint.path)
 
 
 def _model(checkpoint: Checkpoint) -> Model:
     model = checkpoint.node.model
+    if checkpoint.node.format == "llava-hf":
+        return run_llava_hf(checkpoint)
     if model in ("llava", "mmsimple-llava"):
         return run_llava(checkpoint)
     part = part_of(checkpoint)

@@ -20,6 +20,8 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     MistralConfig,
     MistralForCausalLM,
     PreTrainedConfig,
@@ -37,6 +39,7 @@ P = TypeVar("P", bound=PreTrainedModel)
 # What a folder may hold that is not the part's.
 BESIDE_TOWER = ("text_model.*", "text_projection.weight", "visual_projection.weight", "logit_scale", "*position_ids")
 BESIDE_DECODER = ("*rotary_emb.inv_freq", "model.mm_projector.*", "model.vision_tower.*")
+BESIDE_LLAVA = ("*position_ids", "*rotary_emb.inv_freq")
 # Fields by which transformers chooses a class, which is chosen here.
 IDENTITY = ("model_type", "architectures", "auto_map")
 
@@ -91,6 +94,13 @@ def load_decoder(part: Part, *, mistral: bool) -> LlamaForCausalLM | MistralForC
     if mistral:
         return _load(MistralForCausalLM, part, _decoder_config(part, MistralConfig), BESIDE_DECODER)
     return _load(LlamaForCausalLM, part, _decoder_config(part, LlamaConfig), BESIDE_DECODER)
+
+
+def load_llava(part: Part) -> LlavaForConditionalGeneration:
+    """A whole llava-hf."""
+    with in_its_words(part.folder):
+        config = LlavaConfig.from_dict({name: value for name, value in part.config.items() if name not in IDENTITY})
+    return _load(LlavaForConditionalGeneration, part, config, BESIDE_LLAVA)
 
 
 def _tower_config(part: Part) -> PreTrainedConfig:

@@ -38,6 +38,21 @@ TOWER = {
     "image_size": 28,
     "patch_size": 14,
 }
+JOINED: list[Sample] = [
+    {
+        "model_type": "llava",
+        "image_token_index": 320,
+        "text_config": {"model_type": kind, **each, "vocab_size": rows},
+        "vision_config": TOWER,
+        "vision_feature_layer": layer,
+        "vision_feature_select_strategy": strategy,
+    }
+    for kind, each, rows, layer, strategy in (
+        ("llama", DECODERS[0], 384, -2, "default"),
+        ("mistral", {**DECODER, "num_key_value_heads": 2, "sliding_window": 32}, 322, -1, "full"),
+        ("llama", DECODERS[2], 321, 1, "default"),
+    )
+]
 NAMED = "a model section has a name"
 NAMED_SINCE = Release(2, 4)
 
@@ -60,6 +75,8 @@ def samples(llava_config: Callable[..., Sample]) -> Samples:
             # Between releases: what a converter from elsewhere makes.
             maker = next(each for each in registry.converters() if each.b is converter.b)
             return [dict(maker.configs.translate(A, config).target) for config in of(maker)]
+        if converter.a.name == "llava-hf":
+            return JOINED
         text = "llama" if converter.a.name == "hf" else "llava_llama"
         joined = [
             llava_config(model_type=text, mm_projector_type=kind, **each)
@@ -94,8 +111,9 @@ def test_random_checkpoints_come_back(converter: Converter, samples: Samples, tm
 @every_converter
 def test_some_rows_are_moved(converter: Converter, samples: Samples) -> None:
     for config in samples(converter):
-        section = converter.configs.b.read(converter.configs.translate(A, config).target)
-        assert any(pair.index is not None for pair in expand(converter.tables, section).pairs)
+        translation = converter.configs.translate(A, config)
+        section = converter.configs.b.read(translation.target)
+        assert any(pair.index is not None for pair in expand(converter.tables, section, translation.source).pairs)
 
 
 @every_converter

@@ -1,0 +1,207 @@
+"""The files beside the weights of llava-hf, against those of LLaVA's two folders: tokenizer, processor, templates.
+
+LLaVA names a picture's place in a text by no token at all; transformers does by `<image>`, and pads with a token of its
+own. Both are added to the tokenizer on the way there and taken off on the way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmconvert.documents import dump_json, parse_json
+from mmconvert.errors import InputRefused
+from mmconvert.spec import Config
+from mmconvert.tokenizers import Files, ids, tokenizer_json, with_tokens, without_tokens
+
+from . import clip
+from .llava_source import IMAGE, is_mistral_text
+from .multimodal import TEXT
+
+IMAGE_TOKEN, PAD_TOKEN = "<image>", "<pad>"
+# In the order of their ids, from the language model's own on.
+ADDED = (IMAGE_TOKEN, PAD_TOKEN)
+PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
+GENERATION, TEMPLATE, OLD_TEMPLATE = "generation_config.json", "chat_template.jinja", "chat_template.json"
+# Files of this format alone, made anew wherever one is written.
+OWN = (PROCESSOR, OLD_TEMPLATE)
+SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+# What a config says of the file that it stands in, and LLaVA's beside its decoder's, which has no field here.
+OF_A_FILE = ("architectures", "torch_dtype", "transformers_version")
+OF_LLAVA = ("mm_", "tune_mm_", "freeze_mm_", "unfreeze_mm_", "use_mm_", "image_", "tokenizer_", "s2")
+
+# LLaVA 1.5's turns, as Vicuna was trained on them; pictures stand where they are given.
+VICUNA_TEMPLATE = """\
+{%- for message in messages -%}
+{%- if message['role'] == 'system' -%}{{ said(message) }}{{ ' ' }}
+{%- elif message['role'] == 'user' -%}USER: {{ said(message) }}{{ ' ' }}
+{%- else -%}ASSISTANT: {{ said(message) }}{{ '</s>' }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}ASSISTANT:{%- endif -%}
+"""
+MISTRAL_TEMPLATE = """\
+{%- for message in messages -%}
+{%- if message['role'] == 'system' -%}[INST] {{ said(message) }} [/INST]{{ ' ' }}
+{%- elif message['role'] == 'user' -%}[INST] {{ said(message) }} [/INST]
+{%- else -%}{{ ' ' }}{{ said(message) }}{{ '</s>' }}
+{%- endif -%}
+{%- endfor -%}
+"""
+# Content is a string, or a list of parts, of which some are pictures.
+SAID = """\
+{%- macro said(message) -%}
+{%- if message['content'] is string -%}{{ message['content'] }}
+{%- else -%}
+{%- for part in message['content'] -%}
+{%- if part['type'] == 'image' -%}{{ '<image>\\n' }}
+{%- elif part['type'] == 'text' -%}{{ part['text'] }}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+"""
+
+
+def home_config(config: Config) -> Config:
+    """The configs of both parts, as far as they say more than a conversion maps."""
+    text, vision = (_mapping(config.get(name)) for name in ("text_config", "vision_config"))
+    own = config.get("image_token_index", 32000)
+    # An id that is added here means nothing without the token.
+    kept = {name: value for name, value in text.items() if name not in SPECIAL_IDS or _below(value, own)}
+    return {
+        IMAGE: {"model_type": "clip_vision_model", **vision},
+        TEXT: {**kept, "model_type": text.get("model_type", "llama"), "vocab_size": own},
+    }
+
+
+def own_config(config: Config) -> Config:
+    """Both parts' configs where transformers keeps them, without what is LLaVA's own."""
+    text, vision = _mapping(config.get(TEXT)), clip.spell_hf(_mapping(config.get(IMAGE)))
+    kept = {name: value for name, value in text.items() if not has_no_field(f"{TEXT}.{name}")}
+    return {
+        "vision_config": {name: value for name, value in vision.items() if not has_no_field(f"{IMAGE}.{name}")},
+        "text_config": {**kept, "model_type": "mistral" if is_mistral_text(text) else "llama"},
+    }
+
+
+def has_no_field(path: str) -> bool:
+    """Whether a field of the home's configs, at this path, has no place here: LLaVA's own, or who saved the part."""
+    part, _, name = path.partition(".")
+    return name in OF_A_FILE or (part == TEXT and name.startswith(OF_LLAVA))
+
+
+def apart(config: Config, files: Files) -> Files:
+    """The files of one folder as those of LLaVA's two, without the tokens that are added here.
+
+    Raises InputRefused where the first of these is not the one that the config says.
+    """
+    own = config.get("image_token_index", 32000)
+    _check_tokens(files, own, config.get("pad_token_id"))
+    parts = home_config(config)
+    found = {f"{part}/config.json": dump_json(dict(document)) for part, document in parts.items()}
+    processor = _mapping(parse_json(files.get(PROCESSOR, b"{}"), PROCESSOR))
+    if PREPROCESSOR not in files and isinstance(processor.get("image_processor"), dict):
+        # transformers 5 keeps it inside.
+        found[f"{IMAGE}/{PREPROCESSOR}"] = dump_json(processor["image_processor"])
+    for name, data in without_tokens(files, own).items():
+        if name == PREPROCESSOR:
+            found[f"{IMAGE}/{name}"] = data
+        elif name == GENERATION:
+            found[f"{TEXT}/{name}"] = _generation_apart(data, own)
+        elif name not in (*OWN, "config.json"):
+            found[f"{TEXT}/{name}"] = data
+    old = _mapping(parse_json(files.get(OLD_TEMPLATE, b"{}"), OLD_TEMPLATE)).get("chat_template")
+    if isinstance(old, str):
+        found.setdefault(f"{TEXT}/{TEMPLATE}", old.encode())
+    return found
+
+
+def together(config: Config, files: Files) -> Files:
+    """The files of LLaVA's two folders as those of one, with the tokens that are added here.
+
+    Raises InputRefused for a tokenizer whose ids from the config's `image_token_index` on are taken.
+    """
+    own = config["image_token_index"]
+    text = {name.partition("/")[2]: data for name, data in files.items() if name.startswith(f"{TEXT}/")}
+    image = {name.partition("/")[2]: data for name, data in files.items() if name.startswith(f"{IMAGE}/")}
+    text = {name: data for name, data in text.items() if name not in OWN}
+    tokens = {token: own + number for number, token in enumerate(ADDED)}
+    found = dict(text)
+    if ids(text) is not None:
+        found = dict(with_tokens(text, tokens, PAD_TOKEN, {"processor_class": "LlavaProcessor"}))
+        if "tokenizer.json" not in found and "tokenizer.model" in found:
+            # LLaVA's folders hold sentencepiece's alone, which takes protobuf to be read by transformers 5.
+            found["tokenizer.json"] = tokenizer_json(found)
+    preprocessor = parse_json(image[PREPROCESSOR], PREPROCESSOR) if PREPROCESSOR in image else None
+    found[PREPROCESSOR] = dump_json(
+        {**(preprocessor or clip.preprocessor(config["vision_config"])), "processor_class": "LlavaProcessor"}
+    )
+    found[PROCESSOR] = dump_json(_processor(config))
+    found[GENERATION] = _generation_together(text.get(GENERATION), config)
+    if b"image" not in text.get(TEMPLATE, b""):
+        mistral = config["text_config"].get("model_type") == "mistral"
+        found[TEMPLATE] = (SAID + (MISTRAL_TEMPLATE if mistral else VICUNA_TEMPLATE)).encode()
+    for name, data in image.items():
+        # What both parts have, such as a licence, is kept twice.
+        if name != PREPROCESSOR:
+            found.setdefault(name if name not in found else f"{name}.vision_tower", data)
+    return found
+
+
+def _check_tokens(files: Files, own: int, pad: Any) -> None:
+    """What the tokenizer has from `own` on must be what is added here, or rows would be cut that a token needs."""
+    known = ids(files)
+    if known is None:
+        return
+    if known.get(IMAGE_TOKEN, own) != own:
+        raise InputRefused(
+            f"config.json: image_token_index is {own}, but {IMAGE_TOKEN} is {known[IMAGE_TOKEN]} in the tokenizer"
+        )
+    for token, number in known.items():
+        if number >= own and token not in (IMAGE_TOKEN, PAD_TOKEN) and number != pad:
+            raise InputRefused(
+                f"tokenizer: {token!r} is {number}, behind {IMAGE_TOKEN} ({own}): its row cannot be cut off, and LLaVA "
+                "and CS have no place for one that is not the language model's own"
+            )
+
+
+def _processor(config: Config) -> dict[str, Any]:
+    return {
+        "image_token": IMAGE_TOKEN,
+        # CLIP's class token, which is counted here whether it is read or not.
+        "num_additional_image_tokens": 1,
+        "patch_size": config["vision_config"]["patch_size"],
+        "processor_class": "LlavaProcessor",
+        "vision_feature_select_strategy": config["vision_feature_select_strategy"],
+    }
+
+
+def _generation_together(data: bytes | None, config: Config) -> bytes:
+    if data is None:
+        text = config["text_config"]
+        said: Mapping[str, Any] = {
+            "_from_model_config": True,
+            **{name: text[name] for name in ("bos_token_id", "eos_token_id") if name in text},
+        }
+    else:
+        said = _mapping(parse_json(data, GENERATION))
+    return dump_json({**said, "pad_token_id": config["pad_token_id"]})
+
+
+def _generation_apart(data: bytes, own: int) -> bytes:
+    said = _mapping(parse_json(data, GENERATION))
+    kept = {name: value for name, value in said.items() if name not in SPECIAL_IDS or _below(value, own)}
+    if kept == said:
+        return data
+    # LLaVA pads with the unknown token.
+    return dump_json({**kept, **({"pad_token_id": 0} if "pad_token_id" not in kept else {})})
+
+
+def _below(value: Any, own: int) -> bool:
+    """Whether the id, or each of the ids, is one of the language model's own."""
+    return all(not isinstance(each, int) or each < own for each in (value if isinstance(value, list) else [value]))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
