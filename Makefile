@@ -4,10 +4,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench clients clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP)  ## convert small random checkpoints there and back, train one, and ask it what it sees
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh
@@ -26,7 +26,10 @@ bench: $(STAMP)  ## measure every number that the README gives
 	$(BIN)/python benchmarks/large.py
 	$(BIN)/python benchmarks/train.py
 
-clean:  ## remove builds, caches and the demo's output; the virtual environment stays
+clients: $(STAMP)  ## have real programs read what mmconvert writes: releases of transformers, and Cerebras' own library
+	$(BIN)/python -m tests.clients
+
+clean:  ## remove builds, caches and the demo's output; virtual environments stay
 	rm -rf build dist demo *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
