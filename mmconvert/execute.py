@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mmconvert import digests, manifest
-from mmconvert.containers.layout import FileLayout, Slot
+from mmconvert.containers.layout import FileLayout, Frame, Slot
 from mmconvert.errors import InputRefused
 from mmconvert.holes import is_hole
 from mmconvert.plans import Plan, PlannedTensor, Twins
@@ -72,7 +72,7 @@ def execute(
             counted = {name: dict(sorted(tally.counts.items())) for name, tally in plan.tallies.items()}
             if check is not None:
                 check(staging.path)
-            document = manifest.build(plan, run.results, digest, counted)
+            document = manifest.build(run.sealed(plan), run.results, digest, counted)
             run.write_document(manifest.NAME, manifest.render(document))
     finally:
         # A later conversion in this process must not read a file that has been replaced meanwhile.
@@ -108,13 +108,17 @@ class _Output:
 
 @dataclass
 class _Run:
-    """One pass over the bytes into `folder`; `results` fills up with the digest of each tensor by (file, key)."""
+    """One pass over the bytes into `folder`.
+
+    `results` fills up with the digest of each tensor by (file, key), `frames` with those of the files that are sealed.
+    """
 
     folder: Path
     fsync: bool
     digest: str
     watcher: Progress
     results: dict[tuple[str, str], str] = field(default_factory=dict)
+    frames: dict[str, Frame] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -131,6 +135,14 @@ class _Run:
                 self.stop.set()
                 raise
 
+    def sealed(self, plan: Plan) -> Plan:
+        """The plan as it was carried out: with the frames that files were given when all their tensors were there."""
+
+        def sealed(layout: FileLayout) -> FileLayout:
+            return replace(layout, frame=self.frames.get(layout.name, layout.frame))
+
+        return replace(plan, outputs=tuple(replace(each, layout=sealed(each.layout)) for each in plan.outputs))
+
     def write_document(self, name: str, data: bytes) -> None:
         with self._create(name) as file:
             _write_exactly(file, memoryview(data), 0)
@@ -143,11 +155,10 @@ class _Run:
         for planned in plan.outputs:
             file = files.enter_context(self._create(planned.layout.name))
             file.truncate(planned.layout.size)
-            for offset, data in planned.layout.frame:
-                _write_exactly(file, memoryview(data), offset)
+            _write_frame(file, planned.layout.frame)
             output = _Output(planned.layout, file, len(planned.tensors))
             if not planned.tensors:
-                self._close(file)
+                self._finish(output)
             for tensor in planned.tensors:
                 yield partial(self._copy, output, tensor)
 
@@ -182,7 +193,14 @@ class _Run:
             output.pending -= 1
             last = not output.pending
         if last:
-            self._close(output.file)
+            self._finish(output)
+
+    def _finish(self, output: _Output) -> None:
+        """Seal a file whose tensors are all there, where its format asks for that, and close it."""
+        if output.layout.seal is not None:
+            frame = self.frames[output.layout.name] = output.layout.seal(output.file.fileno())
+            _write_frame(output.file, frame)
+        self._close(output.file)
 
     def _write_block(self, output: _Output, position: int, block: memoryview, source: Source, start: int) -> None:
         """Write `block`, which is what `source` holds from `start` on, to `position` of the output."""
@@ -209,7 +227,7 @@ class _Run:
         """A new file of the target, its folders made, its mode as the umask says."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("xb", buffering=0)
+        return path.open("x+b", buffering=0)
 
     def _close(self, file: FileIO) -> None:
         if self.fsync:
@@ -233,6 +251,11 @@ def _cut(slot: Slot) -> Iterator[tuple[int, int]]:
     # Writes that end where pages of the output end are a tenth cheaper, and no page goes to the disk twice. Slots are
     # aligned to their elements, so no element is cut.
     return blocks(slot.nbytes, BLOCK, first=BLOCK - slot.offset % BLOCK)
+
+
+def _write_frame(file: FileIO, frame: Frame) -> None:
+    for offset, data in frame:
+        _write_exactly(file, memoryview(data), offset)
 
 
 def _write_exactly(file: FileIO, view: memoryview, offset: int) -> None:

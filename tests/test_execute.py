@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from mmconvert import execute as engine
-from mmconvert.containers.layout import FileLayout, Slot
+from mmconvert.containers.layout import FileLayout, Frame, Slot
 from mmconvert.dtypes import BY_NAME
 from mmconvert.errors import DiskError, InputRefused, OutputRefused
 from mmconvert.execute import execute
+from mmconvert.manifest import check_folder
 from mmconvert.plans import OutputFile, Plan, PlannedTensor, Twins
 from mmconvert.sources import FileSpan, Source, TensorRef
 
@@ -220,6 +221,40 @@ def test_progress_hears_of_every_byte_and_of_the_end(plan: Plan) -> None:
     assert heard[0] == ("start", BIG + 50)
     assert sum(nbytes for what, nbytes in heard if what == "advance") == BIG + 50
     assert heard[-1] == ("finish", 0)
+
+
+def sealed(plan: Plan, seal: Callable[[int], Frame]) -> Plan:
+    """The plan with a first file that is sealed."""
+    first, *others = plan.outputs
+    return replace(plan, outputs=(replace(first, layout=replace(first.layout, seal=seal)), *others))
+
+
+def test_a_file_is_sealed_when_all_its_tensors_are_there_and_before_it_reaches_the_disk(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = plan.sources[0].read_bytes()
+    done: list[str] = []
+
+    def seal(fd: int) -> Frame:
+        done.append("sealed")
+        assert os.pread(fd, BIG, 64) == data[:BIG]
+        assert os.pread(fd, 20, BIG + 80) == data[BIG : BIG + 20]
+        return (0, b"sealed"), (BIG + 70, b"middle")
+
+    monkeypatch.setattr(os, "fsync", lambda fd: done.append(Path(os.readlink(f"/proc/self/fd/{fd}")).parent.name))
+    execute(sealed(plan, seal), fsync=True)
+    assert [each for each in done if each in ("sealed", "vision")] == ["sealed", "vision"]
+    assert (plan.out / "vision/model.mdl").read_bytes().startswith(b"sealed")
+    assert check_folder(plan.out).problems == []
+
+
+def test_a_seal_that_fails_leaves_nothing(plan: Plan) -> None:
+    def seal(fd: int) -> Frame:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(DiskError):
+        execute(sealed(plan, seal), fsync=False)
+    assert left_over(plan) == set()
 
 
 def test_an_interrupt_leaves_nothing(plan: Plan) -> None:
