@@ -13,7 +13,7 @@ import pytest
 
 import mmconvert
 from mmconvert import manifest
-from mmconvert.errors import DiskError, InputRefused, MMConvertError, UsageError, VerificationFailed
+from mmconvert.errors import DiskError, InputRefused, UsageError, VerificationFailed
 from mmconvert.relocation import Relocation, relocate
 
 if TYPE_CHECKING:
@@ -280,13 +280,10 @@ def test_what_names_no_folder_needs_no_relocating(llama: Path, clip: Path, moved
             relocate(folder)
 
 
-def test_so_does_a_model_that_is_one_folder(tmp_path: Path) -> None:
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps({"model_type": "llava", "text_config": {}, "vision_config": {}}))
-    before = config.read_text()
-    with pytest.raises(MMConvertError):
-        relocate(tmp_path)
-    assert config.read_text() == before
+def test_nor_does_a_model_that_is_one_folder(llava: Path, tmp_path: Path) -> None:
+    mmconvert.convert(llava, tmp_path / "joined", "llava-hf", fsync=False)
+    with pytest.raises(UsageError, match="format llava-hf names no folder: it can be moved as it is"):
+        relocate(tmp_path / "joined")
 
 
 def test_where_there_is_no_llava_it_is_said(tmp_path: Path, clip: Path) -> None:
