@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -42,8 +44,7 @@ def relocate(reporter: Reporter, folder: Path, tower_path: str | None) -> None:
 
     def draw() -> None:
         if done.changed:
-            before = "absent" if done.before is None else done.before
-            print(f"{done.config}: {done.field}: {before} -> {done.after}")
+            print(f"{done.config}: {done.field}: {_shown(done.before)} -> {done.after}")
         else:
             print(f"{done.config}: {done.field}: already points there: {done.after}")
             for each in done.written:
@@ -52,6 +53,13 @@ def relocate(reporter: Reporter, folder: Path, tower_path: str | None) -> None:
     if done.tower is None:
         reporter.note(f"note: {done.after} is no folder here; it was taken as a name")
     reporter.summary(document, draw)
+
+
+def _shown(before: Any) -> str:
+    """What a config said, which may be anything, for a terminal."""
+    if before is None:
+        return "absent"
+    return before if isinstance(before, str) and before.isprintable() else json.dumps(before)
 
 
 COMMANDS = (relocate,)

@@ -65,6 +65,11 @@ def test_a_field_that_was_absent_is_said_to_be(mmconvert: Run, make_llava: Make,
     assert f": mm_vision_tower: absent -> {folder}/image_model\n" in mmconvert("relocate", folder).stdout
 
 
+def test_what_a_config_said_reaches_no_terminal_as_it_stands(mmconvert: Run, make_llava: Make, tmp_path: Path) -> None:
+    folder = make_llava(tmp_path / "llava", mm_vision_tower="\x1b[2Jgone")
+    assert ': mm_vision_tower: "\\u001b[2Jgone" -> ' in mmconvert("relocate", folder).stdout
+
+
 def test_a_name_is_taken_with_a_note(mmconvert: Run, moved: Path) -> None:
     done = mmconvert("relocate", moved, "--tower-path", "openai/clip")
     assert done.returncode == 0
