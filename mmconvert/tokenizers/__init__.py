@@ -7,8 +7,8 @@ added_tokens.json, vocab.json and merges.txt, as far as they are there, by name.
 from __future__ import annotations
 
 from mmconvert.tokenizers.adding import with_tokens
-from mmconvert.tokenizers.fast import tokenizer_json
+from mmconvert.tokenizers.fast import tokenizer_json, unsaid
 from mmconvert.tokenizers.removing import without_tokens
 from mmconvert.tokenizers.vocabulary import Files, ids, length, read
 
-__all__ = ["Files", "ids", "length", "read", "tokenizer_json", "with_tokens", "without_tokens"]
+__all__ = ["Files", "ids", "length", "read", "tokenizer_json", "unsaid", "with_tokens", "without_tokens"]

@@ -10,9 +10,12 @@ from mmconvert.documents import MAX_JSON_BYTES, file_size, parse_json
 from mmconvert.errors import InputRefused
 from mmconvert.tokenizers import pieces
 
-Files = Mapping[str, bytes]
+FAST, SENTENCEPIECE, SLOW = "tokenizer.json", "tokenizer.model", "vocab.json"
+VOCABULARIES = {FAST, SENTENCEPIECE, SLOW}
+CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+DECODER = "added_tokens_decoder"
 
-_SAYS = ("tokenizer.json", "tokenizer.model", "vocab.json", "added_tokens.json", "tokenizer_config.json")
+Files = Mapping[str, bytes]
 
 
 def read(paths: Mapping[str, Path]) -> dict[str, bytes]:
@@ -31,8 +34,9 @@ def length(paths: Mapping[str, Path]) -> int | None:
 
     A loader resizes the embedding to this number without a word, so it should be the number of the embedding's rows.
     """
+    saying = {*VOCABULARIES, ADDED, CONFIG}
     try:
-        found = ids(read({name: path for name, path in paths.items() if name in _SAYS}))
+        found = ids(read({name: path for name, path in paths.items() if name in saying}))
     except InputRefused:
         # What is wrong with it is for whoever loads it to say.
         return None
@@ -46,62 +50,71 @@ def ids(files: Files) -> dict[str, int] | None:
     the `added_tokens_decoder` of tokenizer_config.json add to it. Raises InputRefused, naming the file, for one that is
     damaged.
     """
-    if "tokenizer.json" in files:
-        found = _fast(parse_json(files["tokenizer.json"], "tokenizer.json"))
-    elif "tokenizer.model" in files:
-        found = {piece.text: number for number, piece in enumerate(pieces.parse(files["tokenizer.model"]).pieces)}
-    elif "vocab.json" in files:
-        found = _numbers(parse_json(files["vocab.json"], "vocab.json"), "vocab.json")
-    else:
+    found = by_file(files)
+    if not found.keys() & VOCABULARIES:
         return None
-    return found | added(files)
+    return {token: number for tokens in found.values() for token, number in tokens.items()}
 
 
-def added(files: Files) -> dict[str, int]:
-    """The added tokens, and their ids, that stand beside the vocabulary: added_tokens.json, tokenizer_config.json."""
-    found: dict[str, int] = {}
-    if "tokenizer_config.json" in files:
-        config = parse_json(files["tokenizer_config.json"], "tokenizer_config.json")
-        found |= decoder(config, "tokenizer_config.json")
-    if "added_tokens.json" in files:
-        found |= _numbers(parse_json(files["added_tokens.json"], "added_tokens.json"), "added_tokens.json")
+def by_file(files: Files) -> dict[str, dict[str, int]]:
+    """The tokens and ids of each file that `ids` goes by."""
+    found = {}
+    if FAST in files:
+        document = parse_json(files[FAST], FAST)
+        found[FAST] = vocabulary(document) | added_tokens(document)
+    elif SENTENCEPIECE in files:
+        found[SENTENCEPIECE] = {piece.text: at for at, piece in enumerate(pieces.parse(files[SENTENCEPIECE]).pieces)}
+    elif SLOW in files:
+        found[SLOW] = numbers(parse_json(files[SLOW], SLOW), SLOW)
+    if CONFIG in files:
+        found[CONFIG] = decoder(parse_json(files[CONFIG], CONFIG))
+    if ADDED in files:
+        found[ADDED] = numbers(parse_json(files[ADDED], ADDED), ADDED)
     return found
 
 
-def decoder(config: Any, name: str) -> dict[str, int]:
+def vocabulary(document: Any) -> dict[str, int]:
+    """The vocabulary that the model of a tokenizer.json has, without the added tokens."""
+    model = document.get("model") if isinstance(document, dict) else None
+    listed = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(listed, list):
+        # A unigram model lists its pieces, each with its score; the others map them to ids.
+        if not all(isinstance(entry, list) and entry and isinstance(entry[0], str) for entry in listed):
+            raise InputRefused(f"{FAST}: model.vocab must list pieces with their scores")
+        return {entry[0]: number for number, entry in enumerate(listed)}
+    return numbers(listed, FAST)
+
+
+def added_tokens(document: Any) -> dict[str, int]:
+    """The added tokens of a tokenizer.json."""
+    listed = document.get("added_tokens", [])
+    if not isinstance(listed, list) or not all(isinstance(token, dict) for token in listed):
+        raise InputRefused(f"{FAST}: added_tokens must be a list of tokens")
+    for token in listed:
+        if not isinstance(token.get("content"), str):
+            raise InputRefused(f"{FAST}: an added token must have a content, but has {token.get('content')!r:.60}")
+    return numbers({token["content"]: token.get("id") for token in listed}, FAST)
+
+
+def decoder(config: Any) -> dict[str, int]:
     """The tokens of a tokenizer_config.json's `added_tokens_decoder`, which maps an id, in digits, to a token."""
-    listed = config.get("added_tokens_decoder", {}) if isinstance(config, dict) else None
+    listed = config.get(DECODER, {}) if isinstance(config, dict) else None
     if not isinstance(listed, dict):
-        raise InputRefused(f"{name}: added_tokens_decoder must be a mapping of ids to tokens")
+        raise InputRefused(f"{CONFIG}: {DECODER} must be a mapping of ids to tokens")
     found = {}
     for number, token in listed.items():
         content = token.get("content") if isinstance(token, dict) else None
         if not (number.isascii() and number.isdecimal() and len(number) < 10) or not isinstance(content, str):
-            raise InputRefused(f"{name}: added_tokens_decoder.{number} must be a token with an id and a content")
+            raise InputRefused(f"{CONFIG}: {DECODER}.{number:.60} must be a token with an id and a content")
         found[content] = int(number)
     return found
 
 
-def _fast(document: Any) -> dict[str, int]:
-    name = "tokenizer.json"
-    model = document.get("model") if isinstance(document, dict) else None
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if isinstance(vocabulary, list):
-        # A unigram model lists its pieces, each with its score; the others map them to ids.
-        if not all(isinstance(entry, list) and entry and isinstance(entry[0], str) for entry in vocabulary):
-            raise InputRefused(f"{name}: model.vocab must list pieces with their scores")
-        vocabulary = {entry[0]: number for number, entry in enumerate(vocabulary)}
-    found = _numbers(vocabulary, name)
-    listed = document.get("added_tokens", [])
-    if not isinstance(listed, list) or not all(isinstance(token, dict) for token in listed):
-        raise InputRefused(f"{name}: added_tokens must be a list of tokens")
-    return found | _numbers({token.get("content"): token.get("id") for token in listed}, name)
-
-
-def _numbers(tokens: Any, name: str) -> dict[str, int]:
+def numbers(tokens: Any, name: str) -> dict[str, int]:
+    """Tokens mapped to their ids, as the file `name` has them; raises InputRefused where it has something else."""
     if not isinstance(tokens, dict):
         raise InputRefused(f"{name}: must map tokens to their ids")
     for token, number in tokens.items():
-        if not isinstance(token, str) or type(number) is not int or number < 0:
+        if type(number) is not int or number < 0:
             raise InputRefused(f"{name}: the token {token!r:.60} must have an id, but has {number!r:.60}")
     return tokens

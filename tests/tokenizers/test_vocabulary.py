@@ -1,4 +1,4 @@
-"""How many ids a tokenizer has, from its files alone."""
+"""Which ids a tokenizer has, and how many, from its files alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from mmconvert.tokenizers import length
+from mmconvert.errors import InputRefused
+from mmconvert.tokenizers import ids, length
 
 VOCAB = {"a": 0, "b": 1, "c": 2}
 
@@ -52,3 +53,43 @@ def test_a_damaged_sentencepiece_model_gives_no_number(tmp_path: Path, data: byt
 
 def test_no_tokenizer_gives_no_number() -> None:
     assert length({}) is None
+
+
+def test_tokens_are_those_of_the_vocabulary_and_those_added_beside_it(tokenizer: bytes) -> None:
+    config = b'{"added_tokens_decoder": {"102": {"content": "<pad>"}}}'
+    found = ids(
+        {"tokenizer.model": tokenizer, "added_tokens.json": b'{"<image>": 101}', "tokenizer_config.json": config}
+    )
+    assert found is not None
+    assert (found["</s>"], found["<image>"], found["<pad>"]) == (2, 101, 102)
+    assert len(found) == 103
+
+
+def test_a_slow_tokenizer_has_the_ids_of_its_vocabulary() -> None:
+    assert ids({"vocab.json": b'{"a": 0, "b": 1}', "merges.txt": b""}) == {"a": 0, "b": 1}
+
+
+def test_files_without_a_vocabulary_give_no_ids() -> None:
+    assert ids({"added_tokens.json": b'{"<image>": 101}', "merges.txt": b""}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("tokenizer.json", b'{"model": {"vocab": {"a": "0"}}}'),
+        ("tokenizer.json", b'{"model": {"vocab": {"a": -1}}}'),
+        ("tokenizer.json", b'{"model": {"vocab": {"a": true}}}'),
+        ("tokenizer.json", b'{"model": {"vocab": [["a", 0], []]}}'),
+        ("tokenizer.json", b'{"model": {"vocab": {}}, "added_tokens": [{"id": 1, "content": []}]}'),
+        ("tokenizer.json", b'{"model": {"vocab": {}}, "added_tokens": [3]}'),
+        ("added_tokens.json", b'["a"]'),
+        ("vocab.json", b"null"),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"x": {"content": "a"}}}'),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"1": {"content": null}}}'),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": null}'),
+        ("tokenizer_config.json", b"[" * 100_000),
+    ],
+)
+def test_a_damaged_file_is_refused_by_name(name: str, data: bytes) -> None:
+    with pytest.raises(InputRefused, match=name):
+        ids({name: data})
