@@ -9,6 +9,16 @@ from __future__ import annotations
 from mmconvert.tokenizers.adding import with_tokens
 from mmconvert.tokenizers.fast import tokenizer_json, unsaid
 from mmconvert.tokenizers.removing import without_tokens
-from mmconvert.tokenizers.vocabulary import Files, ids, length, read
+from mmconvert.tokenizers.vocabulary import Files, at_or_above, ids, length, read
 
-__all__ = ["Files", "ids", "length", "read", "tokenizer_json", "unsaid", "with_tokens", "without_tokens"]
+__all__ = [
+    "Files",
+    "at_or_above",
+    "ids",
+    "length",
+    "read",
+    "tokenizer_json",
+    "unsaid",
+    "with_tokens",
+    "without_tokens",
+]

@@ -56,6 +56,15 @@ def ids(files: Files) -> dict[str, int] | None:
     return {token: number for tokens in found.values() for token, number in tokens.items()}
 
 
+def at_or_above(files: Files, first: int) -> dict[str, int]:
+    """The tokens at ids from `first` on, in the order of their ids; none where no file lists the vocabulary.
+
+    Raises InputRefused, naming the file, for one that is damaged.
+    """
+    found = sorted((ids(files) or {}).items(), key=lambda entry: entry[1])
+    return {token: number for token, number in found if number >= first}
+
+
 def by_file(files: Files) -> dict[str, dict[str, int]]:
     """The tokens and ids of each file that `ids` goes by."""
     found = {}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mmconvert.errors import InputRefused
-from mmconvert.tokenizers import ids, length
+from mmconvert.tokenizers import at_or_above, ids, length
 
 VOCAB = {"a": 0, "b": 1, "c": 2}
 
@@ -67,6 +67,12 @@ def test_tokens_are_those_of_the_vocabulary_and_those_added_beside_it(tokenizer:
 
 def test_a_slow_tokenizer_has_the_ids_of_its_vocabulary() -> None:
     assert ids({"vocab.json": b'{"a": 0, "b": 1}', "merges.txt": b""}) == {"a": 0, "b": 1}
+
+
+def test_the_tokens_from_an_id_on_come_in_the_order_of_their_ids() -> None:
+    files = {"vocab.json": b'{"c": 2, "a": 0, "b": 1}', "added_tokens.json": b'{"e": 4, "d": 3}'}
+    assert list(at_or_above(files, 2).items()) == [("c", 2), ("d", 3), ("e", 4)]
+    assert at_or_above({}, 2) == {}
 
 
 def test_files_without_a_vocabulary_give_no_ids() -> None:
