@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import mmconvert
+from mmconvert import Options, api
 from tests.clients import __main__ as program
-from tests.clients import environments
+from tests.clients import environments, llava_hf
 from tests.clients.cerebras import differences
 from tests.clients.commands import Checks
 from tests.clients.environments import Environment
@@ -59,6 +60,36 @@ def test_of_another_release_little_may_differ(value: float) -> None:
 def test_whatever_a_client_says_of_keys_is_a_fault(kind: str) -> None:
     found = Computed({kind: ["lm_head.weight"]}, computed(1.0).outputs)
     assert compare(SAME, computed(1.0), found) == ("a model", f"{kind}: lm_head.weight")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("logits", torch.zeros(1, 2, 4), "computes LLaVA's logits"),
+        ("logits", torch.ones(1, 3, 4), "computes LLaVA's logits"),
+        ("generated", torch.tensor([[5, 7]]), "generates what LLaVA does"),
+        ("reply", torch.zeros(1, 0), "answers a picture from its processor"),
+        ("pixels", torch.ones(1), "makes the same pixels as LLaVA"),
+        ("ids", torch.ones(1), "makes the same ids as LLaVA"),
+    ],
+)
+def test_each_thing_that_a_llava_computes_is_looked_at(name: str, value: torch.Tensor, said: str) -> None:
+    expected = {"logits": torch.ones(1, 2, 3), "generated": torch.tensor([[1, 5, 6]])}
+    zero = torch.zeros(1)
+    found = {"logits": torch.ones(1, 2, 4), "generated": torch.tensor([[5, 6]]), "reply": zero}
+    found |= {"pixels": zero, "pixels of the source": zero, "ids": zero, "ids of the source": zero}
+    assert not any(problem for _, problem in llava_hf.compare(expected, Computed({}, found)))
+    checks = dict(llava_hf.compare(expected, Computed({}, {**found, name: value})))
+    assert [check for check, problem in checks.items() if problem] == [said]
+
+
+def test_weights_that_come_back_are_the_towers_that_count(tmp_path: Path) -> None:
+    folders = environments.ROOT / "tests" / "golden" / "llava"
+    source = folders / "tiny_src_tower_tuned"
+    api.convert(source, tmp_path / "hf", "llava-hf", options=Options(take="text"), fsync=False)
+    api.convert(tmp_path / "hf", tmp_path / "llava", "llava", fsync=False)
+    assert llava_hf.same_weights(source, tmp_path / "llava") == ""
+    assert "vision_model.post_layernorm.bias differs" in llava_hf.same_weights(folders / "tiny_src", tmp_path / "llava")
 
 
 def test_outputs_that_one_has_alone_are_a_fault() -> None:

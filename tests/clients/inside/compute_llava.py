@@ -1,0 +1,99 @@
+"""Load llava-hf folders as a user of transformers does, and keep what they compute. Runs in a client's environment.
+
+Usage: python compute_llava.py JOBS. JOBS is a JSON list of objects: `folder`, the llava-hf folder; `source`, the two
+folders of the LLaVA source repository that it was made of; `inputs`, recorded inputs in that repository's form;
+`saved`, a folder for the model and its processor as this transformers saves them; and `target`, the safetensors file
+to write. It gets logits and generated ids for the recorded inputs, and what processor
+and tokenizer make of a picture and a text beside what those of `source` make of them; and, as its metadata, what
+transformers says of the keys that it did not find or had no use for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
+
+# The id that stands for a picture in the LLaVA source repository.
+PICTURE = -200
+# Without doubled spaces, which the recorded sentencepiece model drops and transformers' fast tokenizers keep.
+TEXT = "What is it? ab cd ÄÖ 12"
+NEW_TOKENS = 16
+
+
+def picture() -> Image.Image:
+    """Wider than high, so that cutting and scaling show."""
+    image = Image.new("RGB", (50, 24), (90, 140, 200))
+    ImageDraw.Draw(image).ellipse((6, 3, 30, 20), (220, 60, 30))
+    return image
+
+
+def load_processor(transformers: Any, folder: Path) -> Any:
+    """The processor of a folder; 4.37 has to be given its two parts.
+
+    It takes every field of processor_config.json for an argument and knows none of them, whoever wrote the file; and
+    newer releases cannot do without them.
+    """
+    if not transformers.__version__.startswith("4.37."):
+        return transformers.AutoProcessor.from_pretrained(folder)
+    pixels = transformers.AutoImageProcessor.from_pretrained(folder)
+    return transformers.LlavaProcessor(pixels, transformers.AutoTokenizer.from_pretrained(folder))
+
+
+def spelled_out(ids: torch.Tensor, placeholder: int, times: int) -> torch.Tensor:
+    """Recorded ids, [1, length], with `times` placeholders where the picture is."""
+    row: list[int] = []
+    for token in ids[0].tolist():
+        row += [placeholder] * times if token == PICTURE else [token]
+    return torch.tensor([row])
+
+
+def preprocessed(transformers: Any, processor: Any, source: Path) -> dict[str, torch.Tensor]:
+    """A picture and a text, as processor and tokenizer of the export have them and those of its source."""
+    plain = transformers.CLIPImageProcessor.from_pretrained(source / "image_model")
+    tokenizer = transformers.LlamaTokenizer.from_pretrained(source / "text_model_llava")
+    return {
+        "pixels": processor(text="<image>", images=picture(), return_tensors="pt")["pixel_values"].float(),
+        "pixels of the source": plain(picture(), return_tensors="pt")["pixel_values"].float(),
+        "ids": torch.tensor(processor.tokenizer(TEXT)["input_ids"]),
+        "ids of the source": torch.tensor(tokenizer(TEXT)["input_ids"]),
+    }
+
+
+def computed(model: Any, processor: Any, inputs: Path) -> dict[str, torch.Tensor]:
+    placeholder = model.config.image_token_index
+    prompt = processor(text=f"<image>\n{TEXT}", images=picture(), return_tensors="pt")
+    # Older releases put all features of a picture in the place of one token, newer ones have a token for each.
+    times = int((prompt["input_ids"] == placeholder).sum())
+    recorded = load_file(inputs)
+    ids = spelled_out(recorded["input_ids"], placeholder, times)
+    asked = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": recorded["pixel_values"]}
+    with torch.no_grad():
+        logits = model(**asked).logits
+        generated = model.generate(**asked, max_new_tokens=NEW_TOKENS, do_sample=False)[:, ids.shape[1] :]
+        reply = model.generate(**prompt, max_new_tokens=NEW_TOKENS, do_sample=False)[:, prompt["input_ids"].shape[1] :]
+    return {"logits": logits, "generated": generated, "reply": reply}
+
+
+def main(jobs: list[dict[str, str]]) -> None:
+    transformers: Any = importlib.import_module("transformers")
+    for job in jobs:
+        kind, folder = transformers.LlavaForConditionalGeneration, Path(job["folder"])
+        model, info = kind.from_pretrained(folder, output_loading_info=True)
+        processor = load_processor(transformers, folder)
+        outputs = computed(model.float().eval(), processor, Path(job["inputs"]))
+        outputs |= preprocessed(transformers, processor, Path(job["source"]))
+        said = {kind: json.dumps(sorted(map(str, keys))) for kind, keys in info.items()}
+        save_file({name: value.clone() for name, value in outputs.items()}, job["target"], said)
+        model.save_pretrained(job["saved"])
+        processor.save_pretrained(job["saved"])
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text("utf-8")))
