@@ -6,16 +6,16 @@ own. Both are added to the tokenizer on the way there and taken off on the way b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmconvert.documents import dump_json, parse_json
 from mmconvert.errors import InputRefused
 from mmconvert.spec import Config
-from mmconvert.tokenizers import Files, ids, tokenizer_json, with_tokens, without_tokens
+from mmconvert.tokenizers import Files, ids, tokenizer_json, unsaid, with_tokens, without_tokens
 
 from . import clip
-from .llava_source import IMAGE, is_mistral_text
+from .llava_source import IMAGE, is_llavas_own, is_mistral_text
 from .multimodal import TEXT
 
 IMAGE_TOKEN, PAD_TOKEN = "<image>", "<pad>"
@@ -26,9 +26,8 @@ GENERATION, TEMPLATE, OLD_TEMPLATE = "generation_config.json", "chat_template.ji
 # Files of this format alone, made anew wherever one is written.
 OWN = (PROCESSOR, OLD_TEMPLATE)
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-# What a config says of the file that it stands in, and LLaVA's beside its decoder's, which has no field here.
+# What a config says of the file that it stands in.
 OF_A_FILE = ("architectures", "torch_dtype", "transformers_version")
-OF_LLAVA = ("mm_", "tune_mm_", "freeze_mm_", "unfreeze_mm_", "use_mm_", "image_", "tokenizer_", "s2")
 
 # LLaVA 1.5's turns, as Vicuna was trained on them; pictures stand where they are given.
 VICUNA_TEMPLATE = """\
@@ -88,7 +87,7 @@ def own_config(config: Config) -> Config:
 def has_no_field(path: str) -> bool:
     """Whether a field of the home's configs, at this path, has no place here: LLaVA's own, or who saved the part."""
     part, _, name = path.partition(".")
-    return name in OF_A_FILE or (part == TEXT and name.startswith(OF_LLAVA))
+    return name in OF_A_FILE or (part == TEXT and is_llavas_own(name))
 
 
 def apart(config: Config, files: Files) -> Files:
@@ -117,22 +116,15 @@ def apart(config: Config, files: Files) -> Files:
     return found
 
 
-def together(config: Config, files: Files) -> Files:
-    """The files of LLaVA's two folders as those of one, with the tokens that are added here.
+def together(config: Config, files: Files) -> tuple[Files, Sequence[str]]:
+    """The files of LLaVA's two folders as those of one, with the tokens that are added here; and what to tell of them.
 
     Raises InputRefused for a tokenizer whose ids from the config's `image_token_index` on are taken.
     """
-    own = config["image_token_index"]
     text = {name.partition("/")[2]: data for name, data in files.items() if name.startswith(f"{TEXT}/")}
     image = {name.partition("/")[2]: data for name, data in files.items() if name.startswith(f"{IMAGE}/")}
     text = {name: data for name, data in text.items() if name not in OWN}
-    tokens = {token: own + number for number, token in enumerate(ADDED)}
-    found = dict(text)
-    if ids(text) is not None:
-        found = dict(with_tokens(text, tokens, PAD_TOKEN, {"processor_class": "LlavaProcessor"}))
-        if "tokenizer.json" not in found and "tokenizer.model" in found:
-            # LLaVA's folders hold sentencepiece's alone, which takes protobuf to be read by transformers 5.
-            found["tokenizer.json"] = tokenizer_json(found)
+    found, told = _tokenizer(text, config["image_token_index"]) if ids(text) is not None else (dict(text), ())
     preprocessor = parse_json(image[PREPROCESSOR], PREPROCESSOR) if PREPROCESSOR in image else None
     found[PREPROCESSOR] = dump_json(
         {**(preprocessor or clip.preprocessor(config["vision_config"])), "processor_class": "LlavaProcessor"}
@@ -140,13 +132,46 @@ def together(config: Config, files: Files) -> Files:
     found[PROCESSOR] = dump_json(_processor(config))
     found[GENERATION] = _generation_together(text.get(GENERATION), config)
     if b"image" not in text.get(TEMPLATE, b""):
-        mistral = config["text_config"].get("model_type") == "mistral"
-        found[TEMPLATE] = (SAID + (MISTRAL_TEMPLATE if mistral else VICUNA_TEMPLATE)).encode()
+        found[TEMPLATE] = _template(config, found)
     for name, data in image.items():
         # What both parts have, such as a licence, is kept twice.
         if name != PREPROCESSOR:
             found.setdefault(name if name not in found else f"{name}.vision_tower", data)
-    return found
+    return found, told
+
+
+def _tokenizer(text: Files, own: int) -> tuple[dict[str, bytes], Sequence[str]]:
+    """The tokenizer's files with the tokens that are added here, and what to tell of them."""
+    files, told = dict(text), []
+    if "tokenizer.json" not in files and "tokenizer.model" in files:
+        # LLaVA's folders hold sentencepiece's file alone, which transformers 5 reads only where protobuf is installed.
+        try:
+            files["tokenizer.json"] = tokenizer_json(files)
+            told = [f"tokenizer.model {does}; transformers' tokenizers do not" for does in unsaid(files)]
+        except InputRefused as error:
+            told = [f"no tokenizer.json is made, and transformers 5 then needs protobuf: {error}"]
+    fields: dict[str, Any] = {"processor_class": "LlavaProcessor"}
+    if "tokenizer.model" in files and "legacy" not in _mapping(_config(files)):
+        # What a config that does not say means depends on the release.
+        fields["legacy"] = True
+    tokens = {token: own + number for number, token in enumerate(ADDED)}
+    return dict(with_tokens(files, tokens, PAD_TOKEN, fields)), told
+
+
+def _config(files: Files) -> Any:
+    return parse_json(files.get("tokenizer_config.json", b"{}"), "tokenizer_config.json")
+
+
+def _template(config: Config, files: Files) -> bytes:
+    """LLaVA 1.5's turns, with the tokens that its own tools give.
+
+    These tokenize what stands around a picture in pieces, and a piece begins with a space. transformers begins one with
+    it after `<image>` only where the tokenizer is `legacy`; else the space must be said.
+    """
+    legacy = _mapping(_config(files)).get("legacy", True)
+    said = SAID if legacy else SAID.replace("<image>", "<image> ")
+    mistral = config["text_config"].get("model_type") == "mistral"
+    return (said + (MISTRAL_TEMPLATE if mistral else VICUNA_TEMPLATE)).encode()
 
 
 def _check_tokens(files: Files, own: int, pad: Any) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mmconvert.configs import Space
-from mmconvert.converter import Format, Substitute
+from mmconvert.converter import Alone, Format, Substitute
 from mmconvert.paths import ABSENT, get
 from mmconvert.rules import ANYTHING, ConfigRow, Fallback, Rule, Values, const, derived, group, limited
 from mmconvert.schema import Schema, load
@@ -42,6 +42,12 @@ def is_joined(config: Config) -> bool:
 
 def is_plain_text(config: Config) -> bool:
     return is_llama(config) or is_mistral(config)
+
+
+def is_llavas_own(name: str) -> bool:
+    """Whether a field of a LLaVA text config is not its language model's."""
+    own = ("mm_", "tune_mm_", "freeze_mm_", "unfreeze_mm_", "use_mm_", "image_", "tokenizer_", "s2")
+    return name.startswith(own)
 
 
 def projector_depth(text: Config) -> int:
@@ -249,7 +255,8 @@ def _with_own_config(llava: Config, own: Config) -> tuple[dict[str, Any], list[s
 
 # Beside a LLaVA config, the seed layout keeps the language model's own under this name.
 COMPANIONS = {TEXT: ("config_lmsys.json", _with_own_config)}
-FRAGMENTS = {"mm_projector.bin": "only a projector; put it together with its language model in LLaVA first"}
+ONLY_A_PROJECTOR = "only a projector; put it together with its language model in LLaVA first"
+FRAGMENTS = dict.fromkeys(("mm_projector.bin", "mm_projector.safetensors"), ONLY_A_PROJECTOR)
 DTYPES = (f"{IMAGE}.torch_dtype", f"{TEXT}.torch_dtype")
 TOKENIZER = (TEXT, f"{TEXT}.vocab_size")
 TOWER_IN_TEXT = Substitute(
@@ -260,6 +267,32 @@ TOWER_IN_TEXT = Substitute(
     choices=("text", "image"),
 )
 
+
+def _language_model(config: Config) -> Config:
+    """The decoder's own config, as transformers knows it."""
+    text = {name: value for name, value in config[TEXT].items() if not is_llavas_own(name)}
+    return {**text, **_named(config, COMPONENT_NAMES)}
+
+
+def _for_projector(config: Config) -> Config:
+    """LLaVA's config, which it reads beside a projector alone."""
+    return {**config[TEXT], **_named(config, LLAVA_NAMES)}
+
+
+def _named(config: Config, names: Names) -> Config:
+    kind, architecture = names.mistral if is_mistral_text(config[TEXT]) else names.llama
+    return {"model_type": kind, "architectures": [architecture]}
+
+
+ALONE = {
+    "vision": Alone(IMAGE, lambda config: config[IMAGE]),
+    "text": Alone(TEXT, _language_model),
+    # As LLaVA's trainer saves it, and loads it together with its language model.
+    "projector": Alone(
+        TEXT, _for_projector, weights="mm_projector", container="bin", whole=False, tower="mm_vision_tower"
+    ),
+}
+
 COMPONENTS = Format(
     "hf",
     parts={IMAGE: clip.is_clip, TEXT: is_plain_text},
@@ -269,6 +302,7 @@ COMPONENTS = Format(
     companions=COMPANIONS,
     fragments=FRAGMENTS,
     tower=IMAGE,
+    alone=ALONE,
     documents=_documents,
     tokenizer=TOKENIZER,
     settle=COMPONENT_NAMES.settle,

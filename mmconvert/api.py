@@ -11,10 +11,12 @@ from typing import Any
 
 from mmconvert import explanation, manifest, planner, registry
 from mmconvert.compare import check_written, compare
+from mmconvert.compare_part import compare_part, part_in
 from mmconvert.converter import Converter
 from mmconvert.demands import Demands, demands
 from mmconvert.diagnosis import Diagnosis, examine
 from mmconvert.difference import Difference, difference
+from mmconvert.errors import UsageError
 from mmconvert.execute import execute
 from mmconvert.explanation import Explanation
 from mmconvert.findings import Findings
@@ -156,6 +158,10 @@ def run(
     on_parity: Callable[[Parity], None] | None = None,
 ) -> dict[str, Any]:
     """Carry out a plan; see `convert`."""
+    if verify == "forward" and planned.facts["options"].get("only") is not None:
+        raise UsageError(
+            "--verify forward computes with whole models, and --only writes a part; --verify bytes reads it"
+        )
     computed = compute_source(planned) if verify == "forward" else None
 
     def check(folder: Path) -> None:
@@ -189,6 +195,9 @@ def verify(
     """
     if b is None:
         return manifest.check_folder(Path(a), progress)
+    part = part_in(Path(b))
+    if part is not None:
+        return compare_part(Path(a), Path(b), *part, hints_a, progress)
     return compare(Path(a), Path(b), hints_a, hints_b, progress)
 
 

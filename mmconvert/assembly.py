@@ -46,7 +46,7 @@ def assemble(checkpoint: Checkpoint, hops: Sequence[Hop], options: Options) -> A
     Raises InputRefused where the source is not what its config demands.
     """
     names = frozenset(checkpoint.tensors)
-    legs = mapping.translate(hops, checkpoint.config, names, checkpoint.config_from)
+    legs = mapping.translate(hops, checkpoint.config, names, checkpoint.config_from, options.only)
     if checkpoint.bare:
         if legs[0].hop.source is not legs[-1].hop.target:
             raise InputRefused(f"{checkpoint.path}: a params file alone holds no weights; only cs-to-cs converts it")

@@ -198,7 +198,7 @@ def _compare_tensors(
             if tensor.origin is None and inits[key] not in made:
                 strange.append(key)
             elif key in found:
-                broken += _compare_one(tensor, found[key], result, progress)
+                broken += compare_one(tensor, found[key], result, progress)
                 result.problems += _against_config(key, found[key], leg)
             elif not _is_optional(key, leg):
                 result.problems.append(f"{key}: missing in B")
@@ -226,7 +226,7 @@ def _is_optional(key: str, leg: Leg) -> bool:
     return any(twin.key == key and twin.optional for twin in leg.twins_read())
 
 
-def _compare_one(tensor: PlannedTensor, found: TensorRef, result: Findings, progress: Progress) -> Iterator[str]:
+def compare_one(tensor: PlannedTensor, found: TensorRef, result: Findings, progress: Progress) -> Iterator[str]:
     """Compare one tensor; yields its key if it holds values that are not finite."""
     if tensor.shape != found.shape:
         result.problems.append(f"{tensor.key}: shape {list(found.shape)}, expected {list(tensor.shape)}")

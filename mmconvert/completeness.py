@@ -73,7 +73,10 @@ def named(
     tensors = checkpoint.tensors
     if leg.hop.side == A:
         for substitute in leg.hop.converter.substitutes:
-            tensors = _substitute(substitute, tensors, checkpoint, choice, dropped, twins)
+            if any(key.startswith(substitute.instead_of) for key in leg.expected()):
+                tensors = _substitute(substitute, tensors, checkpoint, choice, dropped, twins)
+            else:
+                tensors = _without(substitute, tensors, dropped)
     return _spelled(tensors, leg, leg.hop.source.aliases)
 
 
@@ -151,9 +154,7 @@ def _known(
     return known
 
 
-def _missing(
-    tensors: Mapping[str, TensorRef], leg: Leg, options: Options, checkpoint: Checkpoint
-) -> set[str]:
+def _missing(tensors: Mapping[str, TensorRef], leg: Leg, options: Options, checkpoint: Checkpoint) -> set[str]:
     """Tensors that the source lacks and the user asked to invent; any other missing one is refused."""
     expected = leg.expected()
     missing = {key: pair for key, pair in expected.items() if key not in tensors}
@@ -182,6 +183,13 @@ def _check_headers(tensors: Mapping[str, TensorRef], leg: Leg) -> None:
             raise InputRefused(f"{ref.where}: {ref.key} is {found}, but the config demands {wanted}")
         if not ref.dtype.is_float:
             raise InputRefused(f"{ref.where}: {ref.key} is {ref.dtype}; a weight must be a floating-point number")
+
+
+def _without(rule: Substitute, tensors: Mapping[str, TensorRef], dropped: list[Remark]) -> Mapping[str, TensorRef]:
+    """The tensors without those that stand in for a part that nobody asked for."""
+    inside = [key for key in tensors if key.startswith(rule.prefix)]
+    dropped += [Remark(key, "belongs to another part of the model") for key in inside]
+    return {key: ref for key, ref in tensors.items() if key not in inside}
 
 
 def _substitute(

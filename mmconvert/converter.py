@@ -36,15 +36,32 @@ class Binding:
     `home_config` gives a config of this format as the home's configs by part, as far as no rule owns them, and
     `own_config` the other way, but for fields of the home that this format has no field for. `apart` takes the files
     beside the weights, named as in the folder, with the config, and gives the home's, named by part; `together` the
-    other way. Tokens that one side alone has are added to the tokenizer's files, and taken off. They raise InputRefused
-    for files that do not fit the config.
+    other way, with what a user should know of it. Tokens that one side alone has are added to the tokenizer's files,
+    and taken off. Both raise InputRefused for files that do not fit the config.
     """
 
     home_config: Callable[[Config], Config]
     own_config: Callable[[Config], Config]
     has_no_field: Callable[[str], bool]
     apart: Callable[[Config, Files], Files]
-    together: Callable[[Config, Files], Files]
+    together: Callable[[Config, Files], tuple[Files, Sequence[str]]]
+
+
+@dataclass(frozen=True)
+class Alone:
+    """How a part of a model is written by itself (`--only`): as the folder of the format's part `folder`.
+
+    `config` gives its config from the whole's. `weights` is what its file is called, without an ending, and `container`
+    what it is unless the user says. Where it is not `whole`, it is of use beside another model only: nothing but its
+    config and licences come with it. `tower` is the field of its config that holds the path of the tower's folder.
+    """
+
+    folder: str
+    config: Callable[[Config], Config]
+    weights: str = "model"
+    container: str = "safetensors"
+    whole: bool = True
+    tower: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,7 @@ class Format:
     `tokenizer` names the part that the tokenizer belongs to and the config field with the vocabulary's rows; `needs`
     lists files without which readers of this format fail, with what to do. `casts_to_float16` is true where its readers
     do that to every weight. `binding` is for a format whose home has more folders than it.
+    `alone` gives the parts, by their names in tables, that can be written by themselves.
     """
 
     name: str
@@ -88,6 +106,7 @@ class Format:
     casts_to_float16: bool = False
     needs: Callable[[Config], Mapping[str, str]] = lambda config: {}
     binding: Binding | None = None
+    alone: Mapping[str, Alone] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

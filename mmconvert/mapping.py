@@ -83,8 +83,13 @@ class Leg:
         return Origin(source, index, rows, rule, pair, (Step(str(self.hop), source, target, rule, pair.source),))
 
 
-def translate(hops: Iterable[Hop], config: Config, names: frozenset[str], where: str) -> tuple[Leg, ...]:
-    """Take a config along the path and write out every table. Raises InputRefused for what cannot be said."""
+def translate(
+    hops: Iterable[Hop], config: Config, names: frozenset[str], where: str, only: str | None = None
+) -> tuple[Leg, ...]:
+    """Take a config along the path and write out every table, or what of it belongs to `only` one part of the model.
+
+    Raises InputRefused for what cannot be said.
+    """
     legs: list[Leg] = []
     for hop in hops:
         table = hop.converter.configs
@@ -95,6 +100,7 @@ def translate(hops: Iterable[Hop], config: Config, names: frozenset[str], where:
             expansion = expand(hop.converter.tables, config_b, config_a)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise InputRefused(f"{where}: sizes that tensors follow from are absent, null or zero ({error})") from error
+        expansion = expansion if only is None else expansion.only(only)
         legs.append(Leg(hop, configs, config_a, config_b, expansion))
         config, names = configs.target, frozenset()
     return tuple(legs)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from mmconvert.dtypes import BY_FLAG, DType
 from mmconvert.errors import UsageError
 
-Container = Literal["mdl", "safetensors"]
+Container = Literal["mdl", "safetensors", "bin"]
 Verify = Literal["none", "keys", "bytes", "forward"]
 
 
@@ -24,8 +24,8 @@ class Options:
     """What a user may ask of a conversion; every default is what most people want.
 
     `dtype` gives element types by part (`""`: all others), None where a part keeps its own; `init` gives seeds by the
-    name of what may be invented. What is None was not said, and is `CONTAINER`, `SHARD_SIZE` or `TOWER_PATH` where it
-    matters.
+    name of what may be invented; `only` is the one part that is written. What is None was not said, and is `CONTAINER`,
+    `SHARD_SIZE` or `TOWER_PATH` where it matters.
     """
 
     container: Container | None = None
@@ -35,6 +35,7 @@ class Options:
     take: str | None = None
     tower_path: str | None = None
     tokenizer: Path | None = None
+    only: str | None = None
     params: Path | None = None
 
     def recorded(self) -> dict[str, Any]:
@@ -48,6 +49,8 @@ class Options:
             said["init"] = {name: f"uniform:{seed}" for name, seed in sorted(self.init.items())}
         if self.take is not None:
             said["tower"] = self.take
+        if self.only is not None:
+            said["only"] = self.only
         return said
 
     @staticmethod
@@ -56,7 +59,7 @@ class Options:
         dtypes: dict[str, DType | None] = {"keep": None, **{dtype.name: dtype for dtype in BY_FLAG.values()}}
         dtype = {"" if part == "all" else part: dtypes[name] for part, name in said.get("dtype", {}).items()}
         init = {name: parse_init(f"{name}={rule}")[1] for name, rule in said.get("init", {}).items()}
-        return Options(dtype=dtype, init=init, take=said.get("tower"))
+        return Options(dtype=dtype, init=init, take=said.get("tower"), only=said.get("only"))
 
 
 DEFAULTS = Options()

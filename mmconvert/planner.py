@@ -78,14 +78,25 @@ def _check_fit(options: Options, hints: Hints, hops: Sequence[Hop], checkpoint: 
     from_cs, to_cs = first.source is converter.b, last.other == B
     as_mdl = to_cs and (options.container or CONTAINER) == "mdl"
     bare = checkpoint.bare
+    alone = last.target.alone.get(options.only or "")
     idle = {
         f"--from {hints.format}: {checkpoint.path} is in format {first.source.name}": hints.format is not None
         and hints.format != first.source.name,
         "--config: the source is a params file itself": hints.config is not None and bare,
         "--container mdl is for CS targets; others are safetensors": options.container == "mdl" and not to_cs,
+        "--container bin is for a projector alone (--only projector)": options.container == "bin"
+        and options.only != "projector",
+        f"--only takes a part out of a multimodal model; this is a {converter.model} and has no other": options.only
+        is not None
+        and not first.converter.home.tower,
+        f"--only: {last.target.name} holds all parts in one; for the folder of one, --layout components or --to hf": (
+            options.only is not None and not to_cs and not last.target.alone
+        ),
+        "--only is for Hugging Face and LLaVA targets; convert what it writes to CS": options.only is not None
+        and to_cs,
         "--max-shard-size is for safetensors": options.max_shard_size is not None and as_mdl,
         "--tower-path is for targets whose config says where the tower lies": options.tower_path is not None
-        and not last.target.links,
+        and not (last.target.links if options.only is None else alone is not None and alone.tower),
         "--dtype, --init, --container and --max-shard-size are for weights, and this is a params file alone": bare
         and (options.dtype or options.init or options.container or options.max_shard_size),
         "--config describes a CS checkpoint; this source has its own config.json": hints.config and not from_cs,

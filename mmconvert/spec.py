@@ -204,6 +204,19 @@ class Expansion:
     left_behind: tuple[Only, ...] = ()
     by_name: Mapping[Side, Mapping[str, Pair]] = field(default_factory=dict)
 
+    def only(self, part: str) -> Expansion:
+        """What of this belongs to one part of the model; the rest is left behind."""
+        pairs = tuple(pair for pair in self.pairs if pair.part == part)
+        names = {side: {pair.name(side) for pair in pairs} for side in (A, B)}
+        twins = tuple(twin for twin in self.twins if twin.of in names[twin.side])
+        why = f"belongs to another part than the {part}"
+        left_behind = [Only(side, pair.name(side), why) for pair in self.pairs if pair.part != part for side in (A, B)]
+        left_behind += [Only(twin.side, twin.key, why) for twin in self.twins if twin not in twins]
+        by_name: dict[Side, dict[str, Pair]] = {
+            side: {name: pair for name, pair in self.by_name[side].items() if pair.part == part} for side in (A, B)
+        }
+        return Expansion(pairs, twins, (*self.left_behind, *left_behind), by_name)
+
     def dropped(self, side: Side, name: str) -> str | None:
         """Why a tensor of this name on `side` is left behind; None if it is not."""
         for row in self.left_behind:

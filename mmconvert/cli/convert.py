@@ -35,8 +35,13 @@ class Named:
     help: str
     layouts: Mapping[str, str] = field(default_factory=dict)
 
-    def target(self, layout: str | None) -> str:
-        """The format that is written. Raises UsageError for a layout that this conversion has not."""
+    def target(self, layout: str | None, only: str | None) -> str:
+        """The format that is written; a part alone is in a folder of its own.
+
+        Raises UsageError for a layout that this conversion has not.
+        """
+        if only is not None and layout is None and "components" in self.layouts:
+            layout = "components"
         if layout is not None and layout not in self.layouts:
             raise UsageError(f"--layout is for {' and '.join(each.name for each in NAMED if each.layouts)}")
         return self.writes if layout is None else self.layouts[layout]
@@ -84,8 +89,9 @@ TARGET = stacked(
     click.option("--to-release", help="The CS release to write (2.10, 2.4, ...)  [default: the newest]"),
     click.option(
         "--container",
-        type=click.Choice(["mdl", "safetensors"]),
-        help="For CS targets  [default: mdl]",
+        type=click.Choice(["mdl", "safetensors", "bin"]),
+        help="For CS targets, mdl or safetensors  [default: mdl]; for a projector alone, bin or safetensors  "
+        "[default: bin]",
     ),
     click.option(
         "--dtype", default="keep", show_default=True, help="keep, fp32, fp16, bf16, or text=bf16,vision=fp32."
@@ -98,6 +104,11 @@ TARGET = stacked(
     click.option(
         "--tower-path",
         help="In LLaVA's config: absolute, relative, or any name  [default: absolute]",
+    ),
+    click.option(
+        "--only",
+        type=click.Choice(["vision", "projector", "text"]),
+        help="One part of a multimodal model, as a folder of its own.",
     ),
     click.option("--tokenizer", type=FOLDER, help="A folder whose tokenizer replaces the source's."),
     click.option(
@@ -145,6 +156,7 @@ def _make_plan(reads: tuple[str, ...] | None, to: str, out: Path | None, given: 
         take=given["tower"],
         tower_path=given["tower_path"],
         tokenizer=given["tokenizer"],
+        only=given["only"],
         params=given["params"],
     )
     wanted = release(given["to_release"], "--to-release")
@@ -256,7 +268,7 @@ def _named(named: Named) -> click.Command:
     @RUN
     @reporting
     def command(reporter: Reporter, out: Path | None, layout: str | None = None, **given: Any) -> None:
-        _convert(reporter, named.reads, named.target(layout), out, **given)
+        _convert(reporter, named.reads, named.target(layout, given["only"]), out, **given)
 
     return command
 
@@ -286,7 +298,9 @@ def plan(
         raise UsageError("plan what? Name a conversion, such as `mmconvert plan hf-to-cs`, or a format with --to")
     if named is None and layout is not None:
         raise UsageError("--layout is for the conversions that have a name; --to says the format")
-    planned = _make_plan(named.reads if named else None, named.target(layout) if named else str(to), out, given)
+    planned = _make_plan(
+        named.reads if named else None, named.target(layout, given["only"]) if named else str(to), out, given
+    )
     if key is None:
         _show_plan(reporter, planned)
     else:

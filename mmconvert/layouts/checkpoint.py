@@ -12,11 +12,13 @@ from mmconvert.releases import Release
 from mmconvert.sources import TensorRef
 from mmconvert.spec import Config
 
+LICENCES = ("LICENSE*", "LICENCE*", "USE_POLICY*", "Notice*", "NOTICE*")
 # Files that a checkpoint needs beside weights and config; they travel byte for byte.
 SIDECARS = (
     *("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
-    *("chat_template.jinja", "chat_template.json", "LICENSE*", "USE_POLICY*", "Notice*", "NOTICE*"),
+    *("chat_template.jinja", "chat_template.json"),
+    *LICENCES,
 )
 ASSETS = "assets"
 # Larger files are no sidecars, whatever they are called.
@@ -27,6 +29,10 @@ def is_sidecar(path: Path) -> bool:
     """Whether a file is one that travels along, by its name and size."""
     known = any(fnmatchcase(path.name, pattern) for pattern in SIDECARS)
     return known and path.is_file() and path.stat().st_size <= SIDECAR_LIMIT
+
+
+def is_licence(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in LICENCES)
 
 
 @dataclass(frozen=True)

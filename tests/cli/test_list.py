@@ -32,7 +32,7 @@ def test_people_get_a_table_of_all_models(mmconvert: Run) -> None:
 def test_one_model_can_be_asked_for(mmconvert: Run) -> None:
     entries = json.loads(mmconvert("list", "--model", "mmsimple-llava", "--json").stdout)
     assert {each["model"] for each in entries} == {"mmsimple-llava"}
-    assert [each["a"] for each in entries] == ["hf", "llava", "cs"]
+    assert [each["a"] for each in entries] == ["hf", "llava", "llava-hf", "cs"]
 
 
 def test_an_unknown_model_is_refused_with_those_that_are_known(mmconvert: Run) -> None:

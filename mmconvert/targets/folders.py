@@ -1,0 +1,162 @@
+"""Hugging Face and LLaVA targets: a folder for each part of the format, or one for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mmconvert.assembly import prevailing
+from mmconvert.casts import Overflow
+from mmconvert.configs import ConfigTable
+from mmconvert.documents import dump_json
+from mmconvert.errors import UsageError
+from mmconvert.layouts.checkpoint import is_licence
+from mmconvert.options import TOWER_PATH
+from mmconvert.paths import ABSENT, fields, get, put
+from mmconvert.plans import OutputFile, PlannedTensor
+from mmconvert.rules import Fallback
+from mmconvert.scan import WIDER_THAN_FLOAT16, Float16Watch
+from mmconvert.spec import Config
+from mmconvert.targets.job import Job, Target, never_written
+from mmconvert.targets.sidecars import unchanged
+from mmconvert.targets.weights import outputs, safetensors, torch_bin
+from mmconvert.tokenizers import Files
+
+# Where a tower is looked for that stands in no folder of the target.
+BESIDE = "../image_model"
+
+
+def folders_of_parts(job: Job, files: Files, warnings: list[str]) -> Target:
+    """Every part of the format in its folder, or the one that is wanted alone."""
+    config = _whole_config(job)
+    return _all(job, config, files, warnings) if job.options.only is None else _one(job, config, files, warnings)
+
+
+def _whole_config(job: Job) -> Config:
+    form, table, original = job.hop.target, job.hop.converter.configs, job.checkpoint.original
+    own = original if form.binding is None or not original else form.binding.own_config(original)
+    return form.settle(_restored(table, job.assembly.legs[-1].configs.target, own), original)
+
+
+def _all(job: Job, config: Config, files: Files, warnings: list[str]) -> Target:
+    form, original = job.hop.target, job.checkpoint.original
+    folders = form.folders(config)
+    written: list[OutputFile] = []
+    documents: dict[str, bytes] = {}
+    beyond = Overflow()
+    for part in form.parts:
+        tensors = _of_part(job, part, beyond)
+        field = f"{part}.torch_dtype" if part else "torch_dtype"
+        if field in form.dtype_fields:
+            config = put(config, field, prevailing(tensors).name)
+        layouts, index = safetensors(tensors, job.options)
+        layouts = [replace(layout, name=_placed(folders, f"{part}/{layout.name}")) for layout in layouts]
+        written += outputs(layouts, tensors)
+        if index is not None:
+            documents[_placed(folders, f"{part}/model.safetensors.index.json")] = index
+    for path, part in form.links.items():
+        wanted = job.options.tower_path or TOWER_PATH
+        config = put(config, path, _tower_path(job.out / folders[part], folders[part], wanted))
+    beside = {name: data for name, data in files.items() if name.rpartition("/")[2] not in job.configs}
+    if form.binding is not None:
+        bound, told = form.binding.together(config, beside)
+        beside, warnings = dict(bound), [*warnings, *told]
+    carried = {_placed(folders, name): data for name, data in beside.items() if name.rpartition("/")[0] in folders}
+    documents |= carried
+    for name, document in form.documents(config).items():
+        documents.setdefault(_placed(folders, name), dump_json(document))
+    for part in form.parts:
+        documents[_placed(folders, f"{part}/config.json")] = dump_json(_in_order(get(config, part)))
+    for name, why in form.needs(config).items():
+        if _placed(folders, name) not in documents:
+            warnings.append(f"{_placed(folders, name)} is missing: {why}")
+    if not original and any(isinstance(row, Fallback) for row in job.hop.converter.configs.rows):
+        warnings.append("no original config travelled with the source: token ids and the like are the usual ones")
+    return Target(tuple(written), documents, unchanged(job, carried), tuple(warnings), beyond)
+
+
+def _one(job: Job, config: Config, files: Files, warnings: list[str]) -> Target:
+    """The folder of one part, which stands where the whole would."""
+    form, beyond = job.hop.target, Overflow()
+    alone = form.alone[job.options.only or ""]
+    prefix = f"{alone.folder}/"
+    tensors = _of_part(job, alone.folder, beyond)
+    own = {**alone.config(config), "torch_dtype": prevailing(tensors).name}
+    if alone.tower is not None:
+        # No tower is written beside it.
+        own[alone.tower] = job.options.tower_path or BESIDE
+        if job.options.tower_path is None:
+            warnings.append(f"{alone.tower} is {BESIDE} in its config: --tower-path says where the tower will stand")
+    carried = {
+        name.removeprefix(prefix): data
+        for name, data in files.items()
+        if name.startswith(prefix) and (alone.whole or is_licence(name.removeprefix(prefix)))
+    }
+    carried = {name: data for name, data in carried.items() if name not in job.configs}
+    documents = dict(carried)
+    for name, document in form.documents(config).items():
+        if name.startswith(prefix) and alone.whole:
+            documents.setdefault(name.removeprefix(prefix), dump_json(document))
+    documents["config.json"] = dump_json(_in_order(own))
+    if (job.options.container or alone.container) == "bin":
+        layouts, index = [torch_bin(tensors, alone.weights)], None
+    else:
+        layouts, index = safetensors(tensors, job.options, alone.weights)
+    if index is not None:
+        documents[f"{alone.weights}.safetensors.index.json"] = index
+    return Target(outputs(layouts, tensors), documents, unchanged(job, carried), tuple(warnings), beyond)
+
+
+def _of_part(job: Job, part: str, beyond: Overflow) -> list[PlannedTensor]:
+    """The tensors of a part, by their names within it; watched where readers will cast them."""
+    prefix = f"{part}/" if part else ""
+    tensors = [each for each in job.assembly.tensors if each.key.startswith(prefix)]
+    tensors = [replace(each, key=each.key.removeprefix(prefix)) for each in tensors]
+    return [_watched(each, beyond) for each in tensors] if job.hop.target.casts_to_float16 else tensors
+
+
+def _watched(tensor: PlannedTensor, beyond: Overflow) -> PlannedTensor:
+    if tensor.dtype not in WIDER_THAN_FLOAT16:
+        return tensor
+    return replace(tensor, source=Float16Watch(tensor.source, tensor.dtype, tensor.key, beyond))
+
+
+def _in_order(config: Any) -> Any:
+    """A config with its fields in alphabetical order, at every depth."""
+    if isinstance(config, Mapping):
+        return {name: _in_order(value) for name, value in sorted(config.items())}
+    return config
+
+
+def _placed(folders: Mapping[str, str], name: str) -> str:
+    """Where a file that is named by its part goes: into the part's folder."""
+    part, _, base = name.rpartition("/")
+    return f"{folders[part]}/{base}" if folders[part] else base
+
+
+def _tower_path(absolute: Path, folder: str, wanted: str) -> str:
+    """What a config says of its tower's place: loaders take it as it stands, from whatever folder they run in."""
+    if wanted == "absolute":
+        path = str(absolute.absolute())
+        if not path.isprintable():
+            raise UsageError(f"{path!r}: a config cannot hold this path; choose another --out or --tower-path")
+        return path
+    return f"../{folder}" if wanted == "relative" else wanted
+
+
+def _restored(table: ConfigTable, mapped: Config, original: Config) -> dict[str, Any]:
+    """The mapped config with the original's other fields beside it; where they meet, the mapped field wins."""
+    config: dict[str, Any] = dict(mapped)
+    if original:
+        spelled = table.a.spell(original, frozenset())
+        owned = {path for rule in table.rules for path in rule.a}
+        left_out = never_written(table)
+        for path, value in fields(spelled, owned | left_out):
+            if path not in owned | left_out and get(config, path) is ABSENT:
+                config = put(config, path, value)
+    for row in table.rows:
+        if isinstance(row, Fallback) and get(config, row.path) is ABSENT:
+            config = put(config, row.path, row.value)
+    return config
