@@ -15,6 +15,7 @@ from mmconvert.rules import ANYTHING, ConfigRow, Values, const, group, ignored, 
 from mmconvert.schema import load
 from mmconvert.spec import A, B, Config, Sizes, key, mount, only, table
 
+from . import usage
 from .hugging_face import UNTRUSTED, rename_dtype
 from .releases import SINCE_2_1, named
 
@@ -222,6 +223,7 @@ CONVERTERS = (
             parts={"": is_clip},
             aliases=(("", "vision_model."),),
             dtype_fields=("torch_dtype",),
+            usage=usage.tower,
             documents=documents,
         ),
         b=Format(

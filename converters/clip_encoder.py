@@ -14,7 +14,7 @@ from mmconvert.rules import ANYTHING, const, ignored
 from mmconvert.schema import load
 from mmconvert.spec import A, B, Config, mount
 
-from . import clip
+from . import clip, usage
 from .llava_source import IMAGE
 from .mmsimple import MMSIMPLE
 from .releases import SINCE_2_2
@@ -49,6 +49,7 @@ CONVERTERS = (
             {"": clip.is_clip},
             aliases=(("", "vision_model."),),
             dtype_fields=("torch_dtype",),
+            usage=usage.tower,
             documents=clip.documents,
             by_name=True,
         ),

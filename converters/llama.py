@@ -8,7 +8,7 @@ from mmconvert.rules import ANYTHING, const
 from mmconvert.schema import load
 from mmconvert.spec import A, B, Config, mount
 
-from . import decoder, rope
+from . import decoder, rope, usage
 from .hugging_face import is_called
 from .releases import NORM_TYPE, POSITION_EMBEDDING, SINCE_1_9, named
 
@@ -62,7 +62,9 @@ SPACE_CS = Space(lambda _: {"": load("cs-decoder", "cs-llama")}, lambda config, 
 CONVERTERS = (
     Converter(
         model="llama",
-        a=Format("hf", {"": is_llama}, dtype_fields=("torch_dtype",), tokenizer=("", "vocab_size")),
+        a=Format(
+            "hf", {"": is_llama}, dtype_fields=("torch_dtype",), tokenizer=("", "vocab_size"), usage=usage.decoder
+        ),
         b=CEREBRAS,
         tables=TABLES,
         configs=ConfigTable(

@@ -9,7 +9,7 @@ from mmconvert.converter import Converter, Format
 from mmconvert.rules import ANYTHING, const
 from mmconvert.spec import A, made, mount, table
 
-from . import decoder, llama, rope
+from . import decoder, llama, rope, usage
 
 HF = A
 
@@ -29,7 +29,13 @@ HEAD = table(
 CONVERTERS = (
     Converter(
         model="llama-headless",
-        a=Format("hf", {"": llama.is_headless}, dtype_fields=("torch_dtype",), tokenizer=("", "vocab_size")),
+        a=Format(
+            "hf",
+            {"": llama.is_headless},
+            dtype_fields=("torch_dtype",),
+            tokenizer=("", "vocab_size"),
+            usage=usage.headless,
+        ),
         b=replace(llama.CEREBRAS, by_name=True),
         tables=(mount(decoder.DECODER, part="text"), mount(HEAD, part="text")),
         configs=ConfigTable(

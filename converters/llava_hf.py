@@ -27,7 +27,7 @@ from mmconvert.rules import (
 from mmconvert.schema import Schema, load
 from mmconvert.spec import A, B, Config
 
-from . import clip, decoder, llava_hf_files, projector, rope
+from . import clip, decoder, llava_hf_files, projector, rope, usage
 from .hugging_face import UNTRUSTED, rename_dtype
 from .llava_source import LLAVA, Names, is_joined, is_mistral_text
 from .multimodal import TEXT, Multimodal, Partner
@@ -187,6 +187,7 @@ LLAVA_HF = Format(
     ),
     dtype_fields=("torch_dtype",),
     settle=NAMES.settle,
+    usage=usage.llava_hf,
     needs=lambda _: {"tokenizer_config.json": "transformers loads no processor without a tokenizer; pass --tokenizer"},
     binding=Binding(
         home_config=llava_hf_files.home_config,

@@ -18,7 +18,7 @@ from mmconvert.rules import ANYTHING, ConfigRow, Fallback, Rule, Values, const, 
 from mmconvert.schema import Schema, load
 from mmconvert.spec import A, Config, mount
 
-from . import clip, decoder, projector, rope
+from . import clip, decoder, projector, rope, usage
 from .llama import is_llama
 from .mistral import is_mistral
 from .multimodal import TEXT, Multimodal, Partner
@@ -285,11 +285,17 @@ def _named(config: Config, names: Names) -> Config:
 
 
 ALONE = {
-    "vision": Alone(IMAGE, lambda config: config[IMAGE]),
-    "text": Alone(TEXT, _language_model),
+    "vision": Alone(IMAGE, lambda config: config[IMAGE], usage=usage.tower),
+    "text": Alone(TEXT, _language_model, usage=usage.decoder),
     # As LLaVA's trainer saves it, and loads it together with its language model.
     "projector": Alone(
-        TEXT, _for_projector, weights="mm_projector", container="bin", whole=False, tower="mm_vision_tower"
+        TEXT,
+        _for_projector,
+        weights="mm_projector",
+        container="bin",
+        whole=False,
+        tower="mm_vision_tower",
+        usage=usage.projector,
     ),
 }
 
@@ -303,6 +309,7 @@ COMPONENTS = Format(
     fragments=FRAGMENTS,
     tower=IMAGE,
     alone=ALONE,
+    usage=usage.components,
     documents=_documents,
     tokenizer=TOKENIZER,
     settle=COMPONENT_NAMES.settle,
@@ -316,6 +323,7 @@ LLAVA = replace(
     links={f"{TEXT}.mm_vision_tower": IMAGE},
     needs=_llava_needs,
     casts_to_float16=True,
+    usage=usage.llava,
     settle=LLAVA_NAMES.settle,
 )
 

@@ -8,7 +8,7 @@ from mmconvert.rules import ANYTHING, const
 from mmconvert.schema import load
 from mmconvert.spec import A, B, Config
 
-from . import decoder, llama
+from . import decoder, llama, usage
 from .hugging_face import is_called
 from .releases import SINCE_2_1, named
 from .rope import advice
@@ -33,7 +33,13 @@ def is_cs_mistral(config: Config) -> bool:
 CONVERTERS = (
     Converter(
         model="mistral",
-        a=Format("hf", parts={"": is_mistral}, dtype_fields=("torch_dtype",), tokenizer=("", "vocab_size")),
+        a=Format(
+            "hf",
+            parts={"": is_mistral},
+            dtype_fields=("torch_dtype",),
+            tokenizer=("", "vocab_size"),
+            usage=usage.decoder,
+        ),
         b=Format(
             "cs",
             {"": is_cs_mistral},

@@ -48,6 +48,14 @@ class Binding:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """How a program loads what is written, or evaluates it: Markdown, in which `DIR` stands for the folder."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Alone:
     """How a part of a model is written by itself (`--only`): as the folder of the format's part `folder`.
 
@@ -62,6 +70,7 @@ class Alone:
     container: str = "safetensors"
     whole: bool = True
     tower: str | None = None
+    usage: Callable[[Config], Sequence[Usage]] = lambda config: ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,8 @@ class Format:
     `tokenizer` names the part that the tokenizer belongs to and the config field with the vocabulary's rows; `needs`
     lists files without which readers of this format fail, with what to do. `casts_to_float16` is true where its readers
     do that to every weight. `binding` is for a format whose home has more folders than it.
-    `alone` gives the parts, by their names in tables, that can be written by themselves.
+    `alone` gives the parts, by their names in tables, that can be written by themselves. `usage` says for a config how
+    programs load what is written.
     """
 
     name: str
@@ -107,6 +117,7 @@ class Format:
     needs: Callable[[Config], Mapping[str, str]] = lambda config: {}
     binding: Binding | None = None
     alone: Mapping[str, Alone] = field(default_factory=dict)
+    usage: Callable[[Config], Sequence[Usage]] = lambda config: ()
 
 
 @dataclass(frozen=True)

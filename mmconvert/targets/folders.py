@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from mmconvert.assembly import prevailing
 from mmconvert.casts import Overflow
 from mmconvert.configs import ConfigTable
+from mmconvert.converter import Usage
 from mmconvert.documents import dump_json
 from mmconvert.errors import UsageError
 from mmconvert.layouts.checkpoint import is_licence
@@ -19,6 +20,7 @@ from mmconvert.plans import OutputFile, PlannedTensor
 from mmconvert.rules import Fallback
 from mmconvert.scan import WIDER_THAN_FLOAT16, Float16Watch
 from mmconvert.spec import Config
+from mmconvert.targets import card
 from mmconvert.targets.job import Job, Target, never_written
 from mmconvert.targets.sidecars import unchanged
 from mmconvert.targets.weights import outputs, safetensors, torch_bin
@@ -72,6 +74,7 @@ def _all(job: Job, config: Config, files: Files, warnings: list[str]) -> Target:
     for name, why in form.needs(config).items():
         if _placed(folders, name) not in documents:
             warnings.append(f"{_placed(folders, name)} is missing: {why}")
+    documents |= _card(job, written, form.usage(config))
     if not original and any(isinstance(row, Fallback) for row in job.hop.converter.configs.rows):
         warnings.append("no original config travelled with the source: token ids and the like are the usual ones")
     return Target(tuple(written), documents, unchanged(job, carried), tuple(warnings), beyond)
@@ -106,7 +109,14 @@ def _one(job: Job, config: Config, files: Files, warnings: list[str]) -> Target:
         layouts, index = safetensors(tensors, job.options, alone.weights)
     if index is not None:
         documents[f"{alone.weights}.safetensors.index.json"] = index
-    return Target(outputs(layouts, tensors), documents, unchanged(job, carried), tuple(warnings), beyond)
+    written = outputs(layouts, tensors)
+    documents |= _card(job, written, alone.usage(config))
+    return Target(written, documents, unchanged(job, carried), tuple(warnings), beyond)
+
+
+def _card(job: Job, written: Sequence[OutputFile], usages: Sequence[Usage]) -> dict[str, bytes]:
+    """The model card; a checkpoint that was drawn, and comes from nowhere, has none."""
+    return {card.NAME: card.card(job, written, usages)} if job.checkpoint.tensors else {}
 
 
 def _of_part(job: Job, part: str, beyond: Overflow) -> list[PlannedTensor]:

@@ -83,7 +83,12 @@ def test_a_llava_export_is_two_folders_with_the_tower_by_absolute_path(
 ) -> None:
     cs = convert("llava-to-cs", llava, tmp_path / "cs", *QUICK)
     back = convert("cs-to-llava", cs, tmp_path / "back")
-    assert {name.partition("/")[0] for name in files(back)} == {"image_model", "text_model_llava", "mmconvert.json"}
+    assert {name.partition("/")[0] for name in files(back)} == {
+        "image_model",
+        "text_model_llava",
+        "README.md",
+        "mmconvert.json",
+    }
     config = json.loads((back / "text_model_llava" / "config.json").read_text())
     assert config["mm_vision_tower"] == str(back / "image_model")
     assert config["mm_use_im_patch_token"] is False
@@ -121,7 +126,12 @@ def test_a_llava_comes_apart_into_folders_for_transformers(
 ) -> None:
     cs = convert("llava-to-cs", llava, tmp_path / "cs", *QUICK)
     parts = convert("cs-to-hf", cs, tmp_path / "parts")
-    assert {name.partition("/")[0] for name in files(parts)} == {"image_model", "text_model", "mmconvert.json"}
+    assert {name.partition("/")[0] for name in files(parts)} == {
+        "image_model",
+        "text_model",
+        "README.md",
+        "mmconvert.json",
+    }
     text = json.loads((parts / "text_model" / "config.json").read_text())
     assert (text["model_type"], text["architectures"]) == ("llama", ["LlamaForCausalLM"])
     again = convert("hf-to-cs", parts, tmp_path / "again", *QUICK)
