@@ -25,6 +25,8 @@ PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
 GENERATION, TEMPLATE, OLD_TEMPLATE = "generation_config.json", "chat_template.jinja", "chat_template.json"
 # Files of this format alone, made anew wherever one is written.
 OWN = (PROCESSOR, OLD_TEMPLATE)
+# What the name of a file ends with that both parts have, such as a licence, and that is the tower's.
+OF_TOWER = ".vision_tower"
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 # What a config says of the file that it stands in.
 OF_A_FILE = ("architectures", "torch_dtype", "transformers_version")
@@ -104,8 +106,8 @@ def apart(config: Config, files: Files) -> Files:
         # transformers 5 keeps it inside.
         found[f"{IMAGE}/{PREPROCESSOR}"] = dump_json(processor["image_processor"])
     for name, data in without_tokens(files, own).items():
-        if name == PREPROCESSOR:
-            found[f"{IMAGE}/{name}"] = data
+        if name == PREPROCESSOR or name.endswith(OF_TOWER):
+            found[f"{IMAGE}/{name.removesuffix(OF_TOWER)}"] = data
         elif name == GENERATION:
             found[f"{TEXT}/{name}"] = _generation_apart(data, own)
         elif name not in (*OWN, "config.json"):
@@ -134,9 +136,8 @@ def together(config: Config, files: Files) -> tuple[Files, Sequence[str]]:
     if b"image" not in text.get(TEMPLATE, b""):
         found[TEMPLATE] = _template(config, found)
     for name, data in image.items():
-        # What both parts have, such as a licence, is kept twice.
         if name != PREPROCESSOR:
-            found.setdefault(name if name not in found else f"{name}.vision_tower", data)
+            found.setdefault(name if name not in found else name + OF_TOWER, data)
     return found, told
 
 
