@@ -31,7 +31,7 @@ clients: $(STAMP)  ## have real programs read what mmconvert writes: releases of
 
 clean:  ## remove builds, caches and the demo's output; virtual environments stay
 	rm -rf build dist demo *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
+	find . -path ./$(VENV) -prune -o -path ./.clients -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints/cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
