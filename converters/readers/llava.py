@@ -80,7 +80,7 @@ KIND: tuple[Trap[Llava], ...] = (
           decisive=True),
     error("llava-hf", folder.is_joined,
           why="LLaVA finds neither its fields nor its tensors there",
-          mend="load it through transformers, as LlavaForConditionalGeneration",
+          mend="`mmconvert hf-to-llava --src {path} --out NEW`",
           decisive=True),
     error("no-llava", folder.is_no_llava,
           why="LLaVA has nothing to load",

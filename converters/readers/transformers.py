@@ -18,6 +18,8 @@ from .view_cs import holds_cs
 from .view_transformers import Joined, Models
 
 LAYOUT = "`mmconvert convert --src {path} --to hf --out NEW`"
+JOINED = "`mmconvert convert --src {path} --to llava-hf --out NEW`"
+TOWER = "`mmconvert convert --src {path} --model clip-encoder --to hf --out NEW`"
 
 
 def claims(patient: Patient) -> bool:
@@ -117,7 +119,7 @@ KIND: tuple[Trap[Models], ...] = (
           decisive=True),
     error("llava-source", _llava_source,
           why="transformers does not know it, or takes it for its own LLaVA and builds another model",
-          mend=LAYOUT,
+          mend="`mmconvert llava-to-hf --src {path} --out NEW`",
           decisive=True),
     error("lora", _adapter,
           why="transformers loads it together with its base model only",
@@ -134,7 +136,7 @@ FILES: tuple[Trap[Models], ...] = (
           mend="copy model.safetensors, or its shards and index, from where the model was saved"),
     warning("safetensors-metadata", every(folders, traps_files.foreign_safetensors),
           why='early releases of transformers 4, such as 4.37, stop at a header without {"format": "pt"}',
-          mend=LAYOUT),
+          mend=f"{LAYOUT} (of a tower alone with --model clip-encoder)"),
     error("index-metadata", every(folders, traps_files.index_without_metadata),
           why="transformers stops at an index without it",
           mend='add "metadata": {} to the index'),
@@ -146,10 +148,10 @@ FILES: tuple[Trap[Models], ...] = (
 LLAVA_HF: tuple[Trap[Models], ...] = (
     error("tower-without-prefix", every(joined, traps_llava_hf.tower_without_prefix),
           why="transformers 4 does not find them, and fills the tower with random numbers with no more than a warning",
-          mend="put vision_model. into these names in the weights and the index, or use transformers 5 alone"),
+          mend=f"{JOINED}, or use transformers 5 alone"),
     error("names-of-memory", every(joined, traps_llava_hf.names_of_memory),
           why="the first releases with LLaVA, such as 4.37, do not find them, and fill the model with random numbers",
-          mend="spell them language_model.model., multi_modal_projector. and vision_tower.vision_model. there"),
+          mend=JOINED),
     warning("tensors-of-no-part", every(joined, traps_llava_hf.of_no_part),
           why="transformers drops them with a warning",
           mend="remove them, or load the folder as the model that they belong to"),
@@ -161,20 +163,19 @@ LLAVA_HF: tuple[Trap[Models], ...] = (
           mend="add the token to the tokenizer, and set image_token_index in config.json to its id"),
     error("processor-absent", every(joined, traps_llava_hf.no_processor),
           why="later releases of transformers 4, and 5, cannot count a picture's placeholders without it",
-          mend="write processor_config.json with patch_size, vision_feature_select_strategy, and "
-          "num_additional_image_tokens 1"),
+          mend=JOINED),
     error("image-processor-absent", every(joined, traps_llava_hf.no_image_processor),
           why="transformers stops at the image processor",
-          mend="copy preprocessor_config.json from the vision tower"),
+          mend=f"{JOINED} writes CLIP's own"),
     warning("image-processor-inside", every(joined, traps_llava_hf.image_processor_inside),
           why="early releases of transformers 4, such as 4.37, do not look for it there, and stop",
-          mend="write what image_processor holds to preprocessor_config.json as well"),
+          mend=JOINED),
     error("additional-image-tokens", every(joined, traps_llava_hf.additional_tokens),
           why="a picture gets another number of placeholders than CLIP, with its class token, gives features",
-          mend="set num_additional_image_tokens to 1 in processor_config.json"),
+          mend=JOINED),
     error("processor-differs", every(joined, traps_llava_hf.other_processor),
           why="a picture gets another number of placeholders than features",
-          mend="set it in processor_config.json as it is in config.json"),
+          mend=JOINED),
     error("feature-layer", every(joined, traps_llava_hf.layer_out_of_range),
           why="transformers fails at the first picture",
           mend="set vision_feature_layer in config.json to the layer that the projector was trained on, usually -2"),
@@ -183,7 +184,7 @@ LLAVA_HF: tuple[Trap[Models], ...] = (
           mend="set vision_feature_select_strategy to default in config.json"),
     warning("image-sequence-length", every(joined, traps_llava_hf.other_sequence),
           why="programs that count on it keep the wrong number of places for a picture",
-          mend="set image_seq_length in config.json to that number"),
+          mend=JOINED),
     error("projector-depth", every(joined, traps_llava_hf.projector_of_other_depth),
           why="transformers builds two layers, fills what is missing with random numbers, and drops the rest",
           mend="use a model with another projector through LLaVA's own repository"),
@@ -204,7 +205,7 @@ LLAVA_HF: tuple[Trap[Models], ...] = (
 PARTS: tuple[Trap[Models], ...] = (
     error("tower-without-prefix", every(tower_folders, traps_tower.unprefixed),
           why="transformers 4 does not find them, and fills the tower with random numbers with no more than a warning",
-          mend="put vision_model. in front of these names in the weights and the index, or use transformers 5 alone"),
+          mend=f"{TOWER}, or use transformers 5 alone"),
     warning("preprocessor-absent", every(tower_folders, traps_tower.no_preprocessor),
           why="the tower loads, but no image processor does",
           mend="copy preprocessor_config.json from the model that the tower was made from"),

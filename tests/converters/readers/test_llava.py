@@ -452,6 +452,17 @@ def test_relocating_mends_where_the_tower_is(trap: str, named: str, sound: Draft
     assert api.doctor(sound.path / named, "llava").symptoms == ()
 
 
+def test_transformers_own_llava_is_mended_by_its_command(
+    workshop: Workshop, mmconvert: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined = workshop.convert(workshop.golden / "llava/tiny_src", "llava-hf")
+    (symptom,) = api.doctor(joined, "llava").symptoms
+    assert symptom.mend == f"`mmconvert hf-to-llava --src {joined} --out NEW`"
+    monkeypatch.chdir(workshop.root)
+    mmconvert("hf-to-llava", "--src", joined, "--out", "NEW", "--no-fsync")
+    assert not [each for each in api.doctor("NEW", "llava").symptoms if each.severity == "error"]
+
+
 def test_a_cs_checkpoint_is_mended_by_its_command(sound: Draft, workshop: Workshop, mmconvert: Run) -> None:
     cs = workshop.convert(sound.path, "cs")
     (symptom,) = api.doctor(cs, "llava").symptoms
