@@ -40,21 +40,28 @@ INIT = Options(init={"projector": 1})
 
 @dataclass(frozen=True)
 class Case:
-    """How a source is made, and what is done to it: `plain` has no projector, `bare` no preprocessor."""
+    """How a source is made, and what is done to it.
+
+    A `plain` one has no projector, a `bare` one no preprocessor. `by` are the formats on the way to LLaVA's, `options`
+    those of the first of these conversions and `llava` of the last.
+    """
 
     config: Config = field(default_factory=dict)
     plain: bool = False
     bare: bool = False
     projector: str = "mlp2x_gelu"
-    cs: Options = DEFAULTS
+    by: tuple[str, ...] = ("cs-2.10",)
+    options: Options = DEFAULTS
     llava: Options = DEFAULTS
 
 
 CASES: dict[str, Case] = {
     "multi-head": Case({"num_key_value_heads": LLAMA["num_attention_heads"]}),
     "grouped-query": Case(),
-    "from CS safetensors": Case(cs=Options(container="safetensors")),
-    "from sharded CS safetensors": Case(cs=Options(container="safetensors", max_shard_size=30_000)),
+    "from CS safetensors": Case(options=Options(container="safetensors")),
+    "from sharded CS safetensors": Case(options=Options(container="safetensors", max_shard_size=30_000)),
+    "from an older CS": Case(by=("cs-2.4",)),
+    "from llava-hf": Case(by=("llava-hf",)),
     "sharded": Case(llava=SHARDED),
     "linear projector": Case(projector="linear"),
     "projector of three layers": Case(projector="mlp3x_gelu"),
@@ -62,9 +69,10 @@ CASES: dict[str, Case] = {
     "words of transformers 5": Case(NEW_WORDS),
     "tied": Case({"tie_word_embeddings": True}),
     "half precision": Case(llava=Options(dtype={"": BY_FLAG["fp16"]})),
-    "a tower and a LLaMA": Case(PLAIN, plain=True, cs=INIT),
+    "a tower and a LLaMA": Case(PLAIN, plain=True, options=INIT),
+    "a tower and a LLaMA, at once": Case(PLAIN, plain=True, by=(), llava=INIT),
     "a tower without preprocessor": Case(bare=True),
-    "a tower and a Mistral": Case(MISTRAL, plain=True, cs=INIT),
+    "a tower and a Mistral": Case(MISTRAL, plain=True, options=INIT),
     "Mistral": Case(LLAVA_MISTRAL),
     "Mistral, sharded": Case(LLAVA_MISTRAL, llava=SHARDED),
 }
@@ -134,8 +142,8 @@ def projector_shapes(kind: str) -> dict[str, tuple[int, ...]]:
 
 
 def export(case: Case, folder: Path, make_llava: Make, make_clip: Make, make_llama: Make) -> Export:
-    """Make the source of a case, convert it to CS and from there to LLaVA's folders."""
-    source, cs, out = folder / "source", folder / "cs", folder / "export"
+    """Make the source of a case, and convert it to LLaVA's folders."""
+    source = folder / "source"
     sizes = {name: value for name, value in case.config.items() if name != "dtype"}
     if case.plain:
         make_clip(source / TOWER)
@@ -150,9 +158,11 @@ def export(case: Case, folder: Path, make_llava: Make, make_clip: Make, make_lla
         preprocessor.unlink()
     else:
         preprocessor.write_text(json.dumps({**load(preprocessor), **PREPROCESSOR}), "utf-8")
-    api.convert(source, cs, "cs-2.10", options=case.cs, fsync=False)
-    api.convert(cs, out, "llava", options=case.llava, fsync=False)
-    return Export(case, out)
+    for to in (*case.by, "llava"):
+        options = case.llava if to == "llava" else case.options
+        api.convert(source, folder / to, to, options=options, fsync=False)
+        source = folder / to
+    return Export(case, source)
 
 
 def _projector(kind: str) -> Callable[[Tensors], None]:

@@ -93,8 +93,8 @@ def same_weights(source: Path, back: Path) -> str:
     expected, found = weights(source), weights(back)
     inside = "model.vision_tower.vision_tower."
     expected |= {key.removeprefix(inside): expected.pop(key) for key in sorted(expected) if key.startswith(inside)}
-    faults = [f"without {key}" for key in expected.keys() - found] + [f"with {key}" for key in found.keys() - expected]
-    both = expected.keys() & found
+    faults = [f"{key} is not on both sides" for key in sorted(expected.keys() ^ found.keys())]
+    both = sorted(expected.keys() & found.keys())
     return problem(faults + [f"{key} differs" for key in both if not torch.equal(expected[key], found[key])])
 
 
