@@ -92,13 +92,17 @@ def _linked_folder(folder: Path, config: Config, form: Format, part: str, given:
     value = get(config, field)
     candidates = [folder.parent / part]
     if isinstance(value, str) and value:
-        as_said = [Path(value)] if Path(value).is_absolute() else [folder / value, folder.parent / value]
+        # Loaders take a relative one from the folder that they are started in, which may be this one.
+        as_said = [Path(value)] if Path(value).is_absolute() else [folder / value, folder.parent / value, Path(value)]
         candidates = [*as_said, folder.parent / Path(value).name, *candidates]
     for candidate in candidates:
         found = snapshot(candidate)
         if (found / "config.json").is_file() and form.parts[part](_config(found)):
             return found
-    raise InputRefused(f"{folder}: its {part} ({field} is {value!r}) is not found; name its folder with --vision-tower")
+    raise InputRefused(
+        f"{folder}: its {part} ({field} is {value!r}) is not found; name its folder with --vision-tower "
+        "(that of a hub's cache will do)"
+    )
 
 
 def several_folders(path: Path, hints: Hints) -> Checkpoint:
