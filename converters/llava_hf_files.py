@@ -127,9 +127,10 @@ def together(config: Config, files: Files) -> tuple[Files, Sequence[str]]:
     image = {name.partition("/")[2]: data for name, data in files.items() if name.startswith(f"{IMAGE}/")}
     text = {name: data for name, data in text.items() if name not in OWN}
     found, told = _tokenizer(text, config["image_token_index"]) if ids(text) is not None else (dict(text), ())
-    preprocessor = parse_json(image[PREPROCESSOR], PREPROCESSOR) if PREPROCESSOR in image else None
+    # What the tower's own leaves out would mean pictures of CLIP's first size.
+    preprocessor = _mapping(parse_json(image.get(PREPROCESSOR, b"{}"), PREPROCESSOR))
     found[PREPROCESSOR] = dump_json(
-        {**(preprocessor or clip.preprocessor(config["vision_config"])), "processor_class": "LlavaProcessor"}
+        {**clip.preprocessor(config["vision_config"]), **preprocessor, "processor_class": "LlavaProcessor"}
     )
     found[PROCESSOR] = dump_json(_processor(config))
     found[GENERATION] = _generation_together(text.get(GENERATION), config)
