@@ -212,7 +212,14 @@ SPACE = Space(_schemas, _spell)
 
 
 def advice(config: Config, carried: Config) -> Sequence[str]:
-    return [*clip.advice(config[IMAGE], carried.get(IMAGE) or {}), *rope.advice(config[TEXT], {})]
+    told = [*clip.advice(config[IMAGE], carried.get(IMAGE) or {}), *rope.advice(config[TEXT], {})]
+    original = carried.get(TEXT) or {}
+    if is_llava_text(original) and "image_aspect_ratio" not in original:
+        told.append(
+            "the source's config says no image_aspect_ratio, which LLaVA takes for cropping; what is written for LLaVA "
+            "says pad, as LLaVA 1.5 was trained: say square in its config.json if this model was not"
+        )
+    return told
 
 
 def _documents(config: Config) -> Mapping[str, Any]:

@@ -58,6 +58,7 @@ CLIP: dict[str, Any] = {
 LLAVA: dict[str, Any] = {
     "architectures": ["LlavaLlamaForCausalLM"],
     "model_type": "llava_llama",
+    "image_aspect_ratio": "pad",
     "mm_vision_tower": "../image_model",
     "mm_projector_type": "mlp2x_gelu",
     "mm_hidden_size": 32,

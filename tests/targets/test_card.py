@@ -15,6 +15,7 @@ import mmconvert
 from mmconvert import Options
 
 Make = Callable[..., Path]
+SOURCE = Path(__file__).parents[1] / "golden/llava/tiny_src"
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
@@ -85,8 +86,8 @@ def test_a_drawn_checkpoint_has_none(llama: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out/README.md").exists()
 
 
-def test_the_code_for_transformers_answers_about_a_picture(llava: Path, tmp_path: Path) -> None:
-    out = convert(llava, tmp_path / "out", "llava-hf")
+def test_the_code_for_transformers_answers_about_a_picture(tmp_path: Path) -> None:
+    out = convert(SOURCE, tmp_path / "out", "llava-hf")
     Image.new("RGB", (50, 24), (200, 30, 30)).save(tmp_path / "cat.jpg")
     assert "USER:" in run(code(out), tmp_path)
 
