@@ -7,6 +7,7 @@ own. Both are added to the tokenizer on the way there and taken off on the way b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from mmconvert.documents import dump_json, parse_json
@@ -27,7 +28,8 @@ GENERATION, TEMPLATE, OLD_TEMPLATE = "generation_config.json", "chat_template.ji
 OWN = (PROCESSOR, OLD_TEMPLATE)
 # What the name of a file ends with that both parts have, such as a licence, and that is the tower's.
 OF_TOWER = ".vision_tower"
-SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+PAD_ID = "pad_token_id"
+SPECIAL_IDS = ("bos_token_id", "eos_token_id", PAD_ID)
 # What a config says of the file that it stands in.
 OF_A_FILE = ("architectures", "torch_dtype", "transformers_version")
 
@@ -105,8 +107,15 @@ def apart(config: Config, files: Files) -> Files:
     if PREPROCESSOR not in files and isinstance(processor.get("image_processor"), dict):
         # transformers 5 keeps it inside.
         found[f"{IMAGE}/{PREPROCESSOR}"] = dump_json(processor["image_processor"])
-    for name, data in without_tokens(files, own).items():
-        if name == PREPROCESSOR or name.endswith(OF_TOWER):
+    kept = without_tokens(files, own)
+    made = _made(config, kept)
+    kept = {name: data for name, data in kept.items() if data != made.get(name)}
+    for name, data in kept.items():
+        if name == PREPROCESSOR:
+            said = _mapping(parse_json(data, PREPROCESSOR))
+            own_class = {field: value for field, value in said.items() if field != "processor_class"}
+            found[f"{IMAGE}/{name}"] = data if own_class == said else dump_json(own_class)
+        elif name.endswith(OF_TOWER):
             found[f"{IMAGE}/{name.removesuffix(OF_TOWER)}"] = data
         elif name == GENERATION:
             found[f"{TEXT}/{name}"] = _generation_apart(data, own)
@@ -116,6 +125,16 @@ def apart(config: Config, files: Files) -> Files:
     if isinstance(old, str):
         found.setdefault(f"{TEXT}/{TEMPLATE}", old.encode())
     return found
+
+
+def _made(config: Config, files: Files) -> dict[str, bytes]:
+    """Files of this format as `together` makes them of the others: they are made again whenever they are wanted."""
+    made = {TEMPLATE: _template(config, files)}
+    given = {name: data for name, data in files.items() if name != "tokenizer.json"}
+    if "tokenizer.model" in given and "tokenizer.json" in files:
+        with suppress(InputRefused):
+            made["tokenizer.json"] = tokenizer_json(given)
+    return made
 
 
 def together(config: Config, files: Files) -> tuple[Files, Sequence[str]]:
@@ -172,7 +191,7 @@ def _template(config: Config, files: Files) -> bytes:
     """
     legacy = _mapping(_config(files)).get("legacy", True)
     said = SAID if legacy else SAID.replace("<image>", "<image> ")
-    mistral = config["text_config"].get("model_type") == "mistral"
+    mistral = is_mistral_text(_mapping(config.get("text_config")))
     return (said + (MISTRAL_TEMPLATE if mistral else VICUNA_TEMPLATE)).encode()
 
 
@@ -218,11 +237,10 @@ def _generation_together(data: bytes | None, config: Config) -> bytes:
 
 def _generation_apart(data: bytes, own: int) -> bytes:
     said = _mapping(parse_json(data, GENERATION))
-    kept = {name: value for name, value in said.items() if name not in SPECIAL_IDS or _below(value, own)}
-    if kept == said:
-        return data
+    foreign = {name for name in SPECIAL_IDS if not _below(said.get(name), own)}
     # LLaVA pads with the unknown token.
-    return dump_json({**kept, **({"pad_token_id": 0} if "pad_token_id" not in kept else {})})
+    kept = {name: 0 if name in foreign else value for name, value in said.items() if name not in foreign - {PAD_ID}}
+    return data if kept == said else dump_json(kept)
 
 
 def _below(value: Any, own: int) -> bool:

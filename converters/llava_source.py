@@ -70,6 +70,7 @@ LEFT_BEHIND = (
 )
 
 
+KEEP = "keep this model in LLaVA's own layout"
 FIELDS: tuple[ConfigRow, ...] = (
     const(HF, f"{IMAGE}.architectures", ["CLIPVisionModel"], also=[ANYTHING]),
     const(HF, f"{TEXT}.mm_use_im_start_end", False),
@@ -78,11 +79,19 @@ FIELDS: tuple[ConfigRow, ...] = (
     const(HF, f"{TEXT}.unfreeze_mm_vision_tower", False, also=[True]),
     derived(HF, f"{TEXT}.mm_vision_tower", lambda _: ABSENT, also=[ANYTHING]),
     # LLaVA 1.6 cuts a picture into several and joins their features; CS sees each picture once.
-    limited(HF, f"{TEXT}.image_aspect_ratio", None, "pad", "square", why="CS sees each picture once, in one piece"),
     limited(
-        HF, f"{TEXT}.mm_patch_merge_type", None, "", "flat", why="CS knows no other order of the patches than flat"
+        HF,
+        f"{TEXT}.image_aspect_ratio",
+        *(None, "pad", "square"),
+        why=f"CS and llava-hf see each picture once, in one piece; {KEEP}",
     ),
-    limited(HF, f"{TEXT}.s2", None, False, why="CS has no tower of several scales"),
+    limited(
+        HF,
+        f"{TEXT}.mm_patch_merge_type",
+        *(None, "", "flat"),
+        why=f"CS and llava-hf know no other order of the patches than flat; {KEEP}",
+    ),
+    limited(HF, f"{TEXT}.s2", None, False, why=f"CS and llava-hf have no tower of several scales; {KEEP}"),
     Fallback(f"{TEXT}.bos_token_id", 1),
     Fallback(f"{TEXT}.eos_token_id", 2),
     Fallback(f"{TEXT}.pad_token_id", 0),

@@ -153,8 +153,8 @@ inputs = processor(images=Image.open("cat.jpg"), text=prompt, return_tensors="pt
 print(processor.decode(model.generate(**inputs, max_new_tokens=64)[0], skip_special_tokens=True))
 ```
 
-From 4.43 on `processor.apply_chat_template([turn], add_generation_prompt=True)` is enough for the prompt. Early releases,
-such as 4.37, stop at `processor_config.json`, which later ones need; there the processor is
+From 4.43 on `processor.apply_chat_template([turn], add_generation_prompt=True)` is enough for the prompt. Early
+releases, such as 4.37, stop at `processor_config.json`, which later ones need; there the processor is
 `LlavaProcessor(AutoImageProcessor.from_pretrained("DIR"), AutoTokenizer.from_pretrained("DIR"))`.""",
         ),
         Usage(

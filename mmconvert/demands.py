@@ -44,7 +44,7 @@ class Demands:
     @property
     def parameters(self) -> int:
         """The number of parameters; what is stored twice counts once."""
-        once = {each.pair.b: prod(each.pair.shape) for each in self.tensors.values()}
+        once = {each.pair.b: prod(each.shape) for each in self.tensors.values()}
         return sum(once.values())
 
     @property

@@ -19,7 +19,7 @@ def keys_document(found: Demands) -> dict[str, Any]:
         "format": found.format,
         "release": str(found.release) if found.release else None,
         "tensors": {
-            key: {"shape": list(origin.pair.shape), "part": origin.pair.part} for key, origin in found.tensors.items()
+            key: {"shape": list(origin.shape), "part": origin.pair.part} for key, origin in found.tensors.items()
         },
         "parameters": found.parameters,
         "bytes": found.nbytes,
@@ -27,7 +27,7 @@ def keys_document(found: Demands) -> dict[str, Any]:
 
 
 def draw_keys(found: Demands) -> None:
-    rows = [(key, " x ".join(map(str, origin.pair.shape)), origin.pair.part) for key, origin in found.tensors.items()]
+    rows = [(key, " x ".join(map(str, origin.shape)), origin.pair.part) for key, origin in found.tensors.items()]
     table("", ("tensor", "shape", "part"), rows)
     release = f" {found.release}" if found.release else ""
     size = f", {human_bytes(found.nbytes)}" if found.nbytes is not None else ""
