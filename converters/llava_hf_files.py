@@ -16,6 +16,7 @@ from mmconvert.spec import Config
 from mmconvert.tokenizers import Files, ids, tokenizer_json, unsaid, with_tokens, without_tokens
 
 from . import clip
+from .llava_hf_template import chat_template
 from .llava_source import IMAGE, is_llavas_own, is_mistral_text
 from .multimodal import TEXT
 
@@ -33,43 +34,17 @@ SPECIAL_IDS = ("bos_token_id", "eos_token_id", PAD_ID)
 # What a config says of the file that it stands in.
 OF_A_FILE = ("architectures", "torch_dtype", "transformers_version")
 
-# LLaVA 1.5's turns, as Vicuna was trained on them; pictures stand where they are given.
-VICUNA_TEMPLATE = """\
-{%- for message in messages -%}
-{%- if message['role'] == 'system' -%}{{ said(message) }}{{ ' ' }}
-{%- elif message['role'] == 'user' -%}USER: {{ said(message) }}{{ ' ' }}
-{%- else -%}ASSISTANT: {{ said(message) }}{{ '</s>' }}
-{%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}ASSISTANT:{%- endif -%}
-"""
-MISTRAL_TEMPLATE = """\
-{%- for message in messages -%}
-{%- if message['role'] == 'system' -%}[INST] {{ said(message) }} [/INST]{{ ' ' }}
-{%- elif message['role'] == 'user' -%}[INST] {{ said(message) }} [/INST]
-{%- else -%}{{ ' ' }}{{ said(message) }}{{ '</s>' }}
-{%- endif -%}
-{%- endfor -%}
-"""
-# Content is a string, or a list of parts, of which some are pictures.
-SAID = """\
-{%- macro said(message) -%}
-{%- if message['content'] is string -%}{{ message['content'] }}
-{%- else -%}
-{%- for part in message['content'] -%}
-{%- if part['type'] == 'image' -%}{{ '<image>\\n' }}
-{%- elif part['type'] == 'text' -%}{{ part['text'] }}
-{%- endif -%}
-{%- endfor -%}
-{%- endif -%}
-{%- endmacro -%}
-"""
+
+def own_tokens(config: Config) -> int:
+    """How many tokens are the language model's own: `<image>` is the first that is not."""
+    said = config.get("image_token_index", config.get("image_token_id"))
+    return said if isinstance(said, int) else 32000
 
 
 def home_config(config: Config) -> Config:
     """The configs of both parts, as far as they say more than a conversion maps."""
     text, vision = (_mapping(config.get(name)) for name in ("text_config", "vision_config"))
-    own = config.get("image_token_index", 32000)
+    own = own_tokens(config)
     # An id that is added here means nothing without the token.
     kept = {name: value for name, value in text.items() if name not in SPECIAL_IDS or _below(value, own)}
     return {
@@ -99,7 +74,7 @@ def apart(config: Config, files: Files) -> Files:
 
     Raises InputRefused where the first of these is not the one that the config says.
     """
-    own = config.get("image_token_index", 32000)
+    own = own_tokens(config)
     _check_tokens(files, own, config.get("pad_token_id"))
     parts = home_config(config)
     found = {f"{part}/config.json": dump_json(dict(document)) for part, document in parts.items()}
@@ -184,15 +159,14 @@ def _config(files: Files) -> Any:
 
 
 def _template(config: Config, files: Files) -> bytes:
-    """LLaVA 1.5's turns, with the tokens that its own tools give.
-
-    These tokenize what stands around a picture in pieces, and a piece begins with a space. transformers begins one with
-    it after `<image>` only where the tokenizer is `legacy`; else the space must be said.
-    """
-    legacy = _mapping(_config(files)).get("legacy", True)
-    said = SAID if legacy else SAID.replace("<image>", "<image> ")
-    mistral = is_mistral_text(_mapping(config.get("text_config")))
-    return (said + (MISTRAL_TEMPLATE if mistral else VICUNA_TEMPLATE)).encode()
+    said = _mapping(_config(files))
+    end = said.get("eos_token")
+    end = end.get("content") if isinstance(end, dict) else end
+    return chat_template(
+        mistral=is_mistral_text(_mapping(config.get("text_config"))),
+        legacy=bool(said.get("legacy", True)),
+        end=end if isinstance(end, str) else "</s>",
+    )
 
 
 def _check_tokens(files: Files, own: int, pad: Any) -> None:
