@@ -27,7 +27,7 @@ class Filled:
     """The `rows` rows of `inner`, and from there on the mean of them all as often as it is asked for.
 
     The mean is taken in float32, row after row, whatever the element type; then it is rounded to that. So it depends on
-    nothing but the rows. It is taken when the first row past the source's is read.
+    nothing but the rows; a NaN is the positive quiet one. It is taken when the first row past the source's is read.
     """
 
     inner: Source
@@ -53,9 +53,14 @@ class Filled:
         buffer[:] = (mean * copies)[skipped : skipped + len(buffer)]
 
     def _mean_row(self) -> bytes:
+        import numpy as np
+
         with self._lock:
             if not self._mean:
-                self._mean.append(rounded(self._sum() / self.rows, self.dtype)[0].tobytes())
+                mean = self._sum() / self.rows
+                # Which sign a sum gives a NaN is up to the processor.
+                mean[np.isnan(mean)] = np.nan
+                self._mean.append(rounded(mean, self.dtype)[0].tobytes())
             return self._mean[0]
 
     def _sum(self) -> NDArray[np.float32]:
@@ -67,8 +72,8 @@ class Filled:
         for start, count in blocks(self.rows, at_once):
             raw = memoryview(bytearray(count * self.row_bytes))
             self.inner.read_into(start * self.row_bytes, [raw])
-            values = widened(raw, self.dtype).astype(np.float32).reshape(count, width)
             with np.errstate(all="ignore"):
+                values = widened(raw, self.dtype).astype(np.float32).reshape(count, width)
                 # Row after row, so that it does not matter how many are read at once.
                 total = np.add.accumulate(np.concatenate([total, values]), axis=0)[-1:]
         summed: NDArray[np.float32] = total[0]
