@@ -12,7 +12,7 @@ from typing import Any
 
 from mmconvert.configs import Space
 from mmconvert.converter import Binding, Format
-from mmconvert.paths import get
+from mmconvert.paths import ABSENT, get
 from mmconvert.rules import (
     ANYTHING,
     ConfigRow,
@@ -69,7 +69,8 @@ def _spell(config: Config, names: frozenset[str]) -> dict[str, Any]:
     spelled = rename_dtype(dict(config))
     if "image_token_id" in spelled:
         spelled.setdefault("image_token_index", spelled.pop("image_token_id"))
-    text, vision = spelled.get(TEXT_CONFIG) or {}, spelled.get(VISION_CONFIG) or TOWER
+    text, vision = spelled.get(TEXT_CONFIG), spelled.get(VISION_CONFIG)
+    text, vision = {} if text is None else text, TOWER if vision is None else vision
     for name, part in ((TEXT_CONFIG, text), (VISION_CONFIG, vision)):
         if not isinstance(part, Mapping):
             raise ValueError(f"{name} is no mapping")
@@ -104,7 +105,8 @@ def _tokens_to_cs(config: Config) -> Values:
     own, rows = config["image_token_index"], config[TEXT_CONFIG]["vocab_size"]
     if own >= rows:
         raise ValueError(
-            f"image_token_index is {own}, but {TEXT_CONFIG}.vocab_size is {rows}: <image> has no row of its own"
+            f"image_token_index is {own}, but {TEXT_CONFIG}.vocab_size is {rows}: <image> has no row of its own; "
+            "give it one with transformers' resize_token_embeddings"
         )
     return {f"{TEXT}.vocab_size": own}
 
@@ -126,7 +128,7 @@ def _projector(cs: Multimodal) -> Rule:
         if depth != 2:
             kind = "linear" if depth == 1 else f"mlp{depth}x_gelu"
             raise ValueError(
-                f"the projector has {depth} linear layers ({kind}), and llava-hf has two: "
+                f"{cs.projection}.layers_units has {depth} linear layers ({kind}), and llava-hf has two: "
                 "keep it in LLaVA's layout (`mmconvert convert --to llava`) or in CS's"
             )
         return {"projector_hidden_act": "gelu", "multimodal_projector_bias": projection["use_bias"]}
@@ -148,7 +150,7 @@ def _rows(cs: Multimodal) -> tuple[ConfigRow, ...]:
         # Some configs of 4.x say 575: the patches of the tower less one.
         derived(HF, "image_seq_length", sequence, also=[ANYTHING]),
         # Up to 4.x this was true by default and read nowhere; the decoder's own counts.
-        derived(HF, "tie_word_embeddings", lambda cs: cs[TEXT]["share_embedding_weights"], also=[None]),
+        derived(HF, "tie_word_embeddings", lambda cs: cs[TEXT]["share_embedding_weights"], also=[None, ABSENT]),
         _projector(cs),
         Rule((), ("freeze",), lambda _: {"freeze": [cs.freeze]}, lambda _: {}, also=(ANYTHING,)),
         *NAMES.rules(),

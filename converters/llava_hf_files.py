@@ -176,7 +176,8 @@ def _check_tokens(files: Files, own: int, pad: Any) -> None:
         return
     if known.get(IMAGE_TOKEN, own) != own:
         raise InputRefused(
-            f"config.json: image_token_index is {own}, but {IMAGE_TOKEN} is {known[IMAGE_TOKEN]} in the tokenizer"
+            f"config.json: image_token_index is {own}, but {IMAGE_TOKEN} is {known[IMAGE_TOKEN]} in the tokenizer: "
+            f"set it to {known[IMAGE_TOKEN]}"
         )
     for token, number in known.items():
         if number >= own and token not in (IMAGE_TOKEN, PAD_TOKEN) and number != pad:
