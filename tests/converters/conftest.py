@@ -185,6 +185,12 @@ def llava(workshop: Workshop) -> Draft:
     return workshop.draft("llava/tiny_src")
 
 
+@pytest.fixture
+def joined(workshop: Workshop) -> Draft:
+    """A copy of the same LLaVA as transformers 4.57 saved it, in one folder."""
+    return workshop.draft("llava/tiny_llava_hf_457")
+
+
 @pytest.fixture(scope="session")
 def leaf_paths() -> LeafPaths:
     """The dotted path of every value of a config, however deep."""
@@ -243,3 +249,8 @@ def mmsimple() -> Configs:
 @pytest.fixture(scope="session")
 def cs_llava() -> Configs:
     return _configs("llava", "llava")
+
+
+@pytest.fixture(scope="session")
+def llava_hf() -> Configs:
+    return _configs("mmsimple-llava", "llava-hf")
