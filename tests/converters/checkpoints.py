@@ -20,23 +20,30 @@ from mmconvert.registry import Node
 from mmconvert.sources import TensorRef
 from mmconvert.spec import A, Config, Side
 from tests.converters.reference import Holding
+from tests.converters.reference_rows import Contents
 
 Tensors = dict[str, TensorRef]
-# What tells one tensor from another: element type, shape and bytes.
-Contents = dict[str, tuple[str, tuple[int, ...], bytes]]
 
 FLOATS = [BY_NAME[name] for name in ("float32", "float16", "bfloat16")]
 
 
 @dataclass(frozen=True)
 class Noise:
-    """So many random bytes, made when they are read: a large tensor that nobody reads costs nothing."""
+    """So many random bytes, made when they are read: a large tensor that nobody reads costs nothing.
+
+    Where they are `finite`, they are floating-point numbers of this many bytes between -2 and 2.
+    """
 
     seed: str
     size: int
+    finite: int | None = None
 
     def read_into(self, start: int, buffers: Sequence[memoryview]) -> None:
-        data = Random(self.seed).randbytes(self.size)
+        data = bytearray(Random(self.seed).randbytes(self.size))
+        if self.finite is not None:
+            # Without the uppermost bit of the exponent, which lies in the last byte of a number.
+            last = slice(self.finite - 1, None, self.finite)
+            data[last] = bytes(byte & 0xBF for byte in data[last])
         for buffer in buffers:
             buffer[:] = data[start : start + len(buffer)]
             start += len(buffer)
@@ -44,22 +51,27 @@ class Noise:
 
 @dataclass(frozen=True)
 class Weights:
-    """Random tensors, each with one of the `dtypes` and with bytes of its own."""
+    """Random tensors, each with one of the `dtypes` and with bytes of its own.
+
+    Vocabularies, of which means are taken, are of finite numbers unless they may be `broken`.
+    """
 
     seed: int
     dtypes: tuple[DType, ...]
+    broken: bool = False
 
-    def tensor(self, key: str, shape: tuple[int, ...]) -> TensorRef:
+    def tensor(self, key: str, shape: tuple[int, ...], finite: bool = False) -> TensorRef:
         seed = f"{self.seed}:{key}"
         dtype = Random(seed).choice(self.dtypes)
-        return TensorRef(key, dtype, shape, Noise(seed, prod(shape) * dtype.itemsize), "memory")
+        noise = Noise(seed, prod(shape) * dtype.itemsize, dtype.itemsize if finite and not self.broken else None)
+        return TensorRef(key, dtype, shape, noise, "memory")
 
     def held(self, holding: Holding, side: Side, *, copies: bool = True, beside: bool = False) -> Tensors:
         """The tensors of one side; with `copies` under their second names too, and with what is left `beside` them."""
         found: Tensors = {}
         for each in holding.tensors:
-            name = each.a if side == A else each.b
-            found[name] = self.tensor(name, each.shape)
+            name = each.name(side)
+            found[name] = self.tensor(name, each.shape_on(side), each.vocabulary)
         for name, of in (holding.copies_a if side == A else holding.copies_b) if copies else ():
             found[name] = replace(found[of], key=name)
         for name, shape in (holding.only_a if side == A else holding.only_b) if beside else ():

@@ -17,7 +17,10 @@ from mmconvert.paths import ABSENT, get
 Config = dict[str, Any]
 
 IMAGE, TEXT = "image_model", "text_model"
+VISION_CONFIG, TEXT_CONFIG = "vision_config", "text_config"
 MULTIMODAL = ("llava", "mmsimple-llava")
+# The one format of theirs that keeps all parts in one folder.
+JOINED = "llava-hf"
 # By name, so that a failing example is not buried in the tables of its converter.
 CONVERTERS = {f"{each.model}-{each.a.name}": each for each in registry.converters()}
 
@@ -69,16 +72,20 @@ class Tower:
 class Sample:
     """A config of side a in two spellings, with what its checkpoint holds; `depth` is the projector's.
 
-    Where `says_depth` is false, only the tensors tell how deep the projector is.
+    Where `says_depth` is false, only the tensors tell how deep the projector is. `rows` are those of side a's
+    vocabulary, where it has more of them than side b's, which has as many as the decoder has tokens.
     """
 
     model: str
     config: Config
     plain: Config
+    form: str = "hf"
     text: Decoder | None = None
     tower: Tower | None = None
     depth: int = 0
     says_depth: bool = True
+    projector_bias: bool = True
+    rows: int | None = None
 
 
 def meaning(converter: Converter, config: Mapping[str, Any], found: frozenset[str] = frozenset()) -> dict[str, Any]:

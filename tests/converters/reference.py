@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.converters.properties import IMAGE, MULTIMODAL, TEXT, Decoder, Sample, Tower
+from mmconvert.spec import A, Side
+from tests.converters.properties import IMAGE, JOINED, MULTIMODAL, TEXT, Decoder, Sample, Tower
 
 Rows = np.ndarray[Any, Any]
 Move = Callable[[Rows], Rows]
@@ -20,18 +21,28 @@ Move = Callable[[Rows], Rows]
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor by its name on both sides; `move` brings side a's rows into side b's order."""
+    """One tensor by its name on both sides, of this shape on side b; `move` brings side a's rows into side b's order.
+
+    `a_rows` are those of side a, where it has more. Of a `vocabulary`, some formats have more rows than others.
+    """
 
     a: str
     b: str
     shape: tuple[int, ...]
     move: Move | None = None
+    a_rows: int | None = None
+    vocabulary: bool = False
+
+    def name(self, side: Side) -> str:
+        return self.a if side == A else self.b
+
+    def shape_on(self, side: Side) -> tuple[int, ...]:
+        return self.shape if side != A or self.a_rows is None else (self.a_rows, *self.shape[1:])
 
     def moved(self, data: bytes) -> bytes:
-        """Side a's bytes in side b's order."""
-        if self.move is None:
-            return data
-        return self.move(np.frombuffer(data, "u1").reshape(self.shape[0], -1)).tobytes()
+        """Side a's bytes in side b's order, without the rows that side b has not."""
+        rows = np.frombuffer(data, "u1").reshape(self.shape_on(A)[0], -1)[: self.shape[0]]
+        return (rows if self.move is None else self.move(rows)).tobytes()
 
 
 @dataclass(frozen=True)
@@ -65,11 +76,24 @@ def rolled(rows: Rows) -> Rows:
 def held(sample: Sample) -> Holding:
     """What checkpoints of the sample hold."""
     if sample.model in MULTIMODAL:
-        return _llava(sample)
+        return _llava(sample, sample.form, sample.rows)
     if sample.tower is not None:
         return _clip(sample.model, sample.tower)
     assert sample.text is not None
     return _decoder(sample.text, "" if sample.model == "llama-headless" else "model.", "", sample.model)
+
+
+def written(sample: Sample, form: str) -> Holding:
+    """What checkpoints of the sample hold that are written anew, in this format of side a.
+
+    Where a format has tokens besides the decoder's own, they are two: for pictures and for padding. Its rows are a
+    multiple of 64.
+    """
+    if sample.model not in MULTIMODAL:
+        return held(sample)
+    assert sample.text is not None
+    rows = sample.text.vocab + 2
+    return _llava(sample, form, rows + -rows % 64 if form == JOINED else None)
 
 
 def _module(a: str, b: str, shape: tuple[int, ...], bias: bool, move: Move | None = None) -> Iterator[Tensor]:
@@ -172,20 +196,45 @@ def _clip(model: str, facts: Tower) -> Holding:
     return Holding(tuple(tensors), only_a=beside)
 
 
-def _llava(sample: Sample) -> Holding:
+def _llava(sample: Sample, form: str, rows: int | None) -> Holding:
     assert sample.text is not None
     assert sample.tower is not None
     listed = sample.model == "mmsimple-llava"
     encoder = "image_model.image_model_list.0.0." if listed else "image_model."
     projector = "image_model.projection" if listed else "projector_image_model"
     text, tower = sample.text, sample.tower
-    tensors = _tower(tower, f"{IMAGE}/vision_model.", encoder)
+    ours = _names(form, sample.depth)
+    tensors = _tower(tower, ours.tower, encoder)
     for layer in range(sample.depth):
-        number = "" if sample.depth == 1 else f".{2 * layer}"
         shape = (text.hidden, text.hidden if layer else tower.hidden)
-        ours, theirs = f"{TEXT}/model.mm_projector{number}", f"{projector}.ffn.{layer}.linear_layer"
-        tensors += _module(ours, theirs, shape, True)
-    decoder = _decoder(text, f"{TEXT}/model.", f"{TEXT}.", sample.model)
-    beside = _beside_a_tower(f"{IMAGE}/", tower.positions)
-    beside += ((f"{IMAGE}/visual_projection.weight", (tower.classes, tower.hidden)),)
-    return replace(decoder, tensors=(*tensors, *decoder.tensors), only_a=decoder.only_a + beside)
+        theirs = f"{projector}.ffn.{layer}.linear_layer"
+        tensors += _module(ours.projector[layer], theirs, shape, sample.projector_bias)
+    decoder = _decoder(text, ours.decoder, f"{TEXT}.", sample.model)
+    tokens = (f"{TEXT}.embedding_layer.word_embeddings.weight", f"{TEXT}.lm_head.weight")
+    tensors += [replace(each, a_rows=rows, vocabulary=True) if each.b in tokens else each for each in decoder.tensors]
+    beside: tuple[tuple[str, tuple[int, ...]], ...]
+    if form == JOINED:
+        beside = ((f"{ours.tower}embeddings.position_ids", (1, tower.positions)),)
+    else:
+        beside = _beside_a_tower(f"{IMAGE}/", tower.positions)
+        beside += ((f"{IMAGE}/visual_projection.weight", (tower.classes, tower.hidden)),)
+    return replace(decoder, tensors=tuple(tensors), only_a=decoder.only_a + beside)
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the parts of a LLaVA are called on side a: prefixes, and the modules of a projector."""
+
+    tower: str
+    projector: tuple[str, ...]
+    decoder: str
+
+
+def _names(form: str, depth: int) -> Names:
+    if form == JOINED:
+        linear = ("multi_modal_projector.linear_1", "multi_modal_projector.linear_2")
+        return Names("vision_tower.vision_model.", linear, "language_model.model.")
+    # One layer alone has no number; of several, every other one is a GELU.
+    numbers = [""] if depth == 1 else [f".{2 * layer}" for layer in range(depth)]
+    modules = tuple(f"{TEXT}/model.mm_projector{number}" for number in numbers)
+    return Names(f"{IMAGE}/vision_model.", modules, f"{TEXT}/model.")

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from mmconvert.converter import Converter
 from mmconvert.spec import A, Side
-from tests.converters.properties import IMAGE, MULTIMODAL, TEXT, Decoder, Sample, Tower
+from tests.converters.properties import (
+    IMAGE,
+    JOINED,
+    MULTIMODAL,
+    TEXT,
+    TEXT_CONFIG,
+    VISION_CONFIG,
+    Decoder,
+    Sample,
+    Tower,
+)
 
 Field = tuple[str, st.SearchStrategy[Any]]
 
@@ -32,7 +42,10 @@ def unsayable(converter: Converter, side: Side, sample: Sample) -> list[Field]:
     """The fields of one side's config with what must be refused there."""
     if sample.model not in MULTIMODAL:
         return [*_parts(converter, side, sample)]
-    if side == A:
+    if side == A and sample.form == JOINED:
+        text, image = f"{TEXT_CONFIG}.", f"{VISION_CONFIG}."
+        parts = {"": _joined_a(sample), text: _decoder_a(sample.text), image: _tower_a(sample.tower)}
+    elif side == A:
         parts = {"": _llava_a(sample), f"{TEXT}.": _decoder_a(sample.text), f"{IMAGE}.": _tower_a(sample.tower)}
     else:
         listed = sample.model == "mmsimple-llava"
@@ -93,10 +106,32 @@ def _tower_a(facts: Tower | None) -> Iterator[Field]:
         yield name, NO_RATE if name == "attention_dropout" else NO_NUMBER
 
 
+def _no_layer(layers: int) -> st.SearchStrategy[Any]:
+    """What selects no hidden state of a tower of so many layers, or one that CS cannot select."""
+    outside = st.integers(-300, 300).filter(lambda layer: layer == 0 or abs(layer) > layers)
+    return st.one_of(outside, st.sampled_from([True, -2.0, "-2", None]))
+
+
+def _joined_a(sample: Sample) -> Iterator[Field]:
+    assert sample.text is not None
+    assert sample.tower is not None
+    assert sample.rows is not None
+    yield "image_token_index", st.one_of(st.integers(sample.rows, 1 << 20), NO_COUNT)
+    yield "multimodal_projector_bias", NO_BOOLEAN
+    yield "projector_hidden_act", other_than("gelu")
+    yield "quantization_config", st.sampled_from([{"quant_method": "gptq"}, {}])
+    yield "tie_word_embeddings", st.just(not sample.text.tied)
+    yield "vision_feature_layer", st.one_of(_no_layer(sample.tower.layers), st.just([-2, -1]))
+    yield "vision_feature_select_strategy", other_than("default", "full")
+    yield f"{TEXT_CONFIG}.model_type", other_than("llama", "mistral")
+    yield f"{VISION_CONFIG}.model_type", other_than("clip_vision_model")
+    for name in (TEXT_CONFIG, VISION_CONFIG):
+        yield name, st.sampled_from([[], "llama", 3])
+
+
 def _llava_a(sample: Sample) -> Iterator[Field]:
     assert sample.tower is not None
     layers, hidden = sample.tower.layers, sample.tower.hidden
-    outside = st.integers(-300, 300).filter(lambda layer: layer == 0 or abs(layer) > layers)
     for name, values in (
         ("image_aspect_ratio", other_than("pad", "square")),
         ("mm_hidden_size", st.integers(1, 4096).filter(lambda width: width != hidden)),
@@ -108,7 +143,7 @@ def _llava_a(sample: Sample) -> Iterator[Field]:
         ("mm_use_im_patch_token", st.just(True)),
         ("mm_use_im_start_end", st.just(True)),
         ("mm_vision_select_feature", other_than("patch", "cls_patch")),
-        ("mm_vision_select_layer", st.one_of(outside, st.sampled_from([True, -2.0, "-2", None]))),
+        ("mm_vision_select_layer", _no_layer(layers)),
         ("s2", st.just(True)),
     ):
         yield f"{TEXT}.{name}", values
@@ -163,7 +198,12 @@ def _llava_b(sample: Sample) -> Iterator[Field]:
     yield above + layer, st.one_of(outside, st.none())
     yield above + "image_feature_select_mode", other_than("patch", "cls_patch")
     yield projection, st.none()
-    yield f"{projection}.use_bias", st.just(False)
+    if sample.form == JOINED:
+        assert sample.text is not None
+        hidden = sample.text.hidden
+        yield f"{projection}.layers_units", st.sampled_from([1, 3, 4]).map(lambda depth: [hidden] * depth)
+    else:
+        yield f"{projection}.use_bias", st.just(False)
     yield f"{projection}.layers_activation", st.just(["relu"] * sample.depth)
     yield f"{projection}.static_dual_expert", st.just(True)
     yield "freeze", st.sampled_from([["("], ["(a+)+$"]])

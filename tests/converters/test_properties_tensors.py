@@ -13,6 +13,7 @@ from mmconvert import registry
 from mmconvert.assembly import Assembly, assemble
 from mmconvert.converter import Converter
 from mmconvert.demands import Demands, demands
+from mmconvert.errors import InputRefused
 from mmconvert.options import Options
 from mmconvert.paths import put
 from mmconvert.plans import PlannedTensor
@@ -20,8 +21,9 @@ from mmconvert.registry import Hop
 from mmconvert.sources import TensorRef
 from mmconvert.spec import A, B, Config, Side
 from tests.converters.checkpoints import FLOAT32, Tensors, Weights, checkpoint, contents, taken, weights
-from tests.converters.properties import CONVERTERS, IMAGE, TEXT, every_converter, examples
-from tests.converters.reference import Holding, held
+from tests.converters.properties import CONVERTERS, IMAGE, JOINED, TEXT, Sample, every_converter, examples
+from tests.converters.reference import Holding, held, written
+from tests.converters.reference_rows import through_side_b
 from tests.converters.strategies import samples
 
 Shapes = dict[str, tuple[int, ...]]
@@ -45,7 +47,7 @@ def shapes(tensors: Mapping[str, TensorRef] | Sequence[PlannedTensor]) -> Shapes
 
 
 def demanded(found: Demands) -> Shapes:
-    return {key: origin.pair.shape for key, origin in found.tensors.items()}
+    return {key: origin.shape for key, origin in found.tensors.items()}
 
 
 def all_of_b(holding: Holding) -> Tensors:
@@ -58,8 +60,8 @@ def all_of_b(holding: Holding) -> Tensors:
 @given(data=st.data())
 def test_a_config_demands_what_its_checkpoints_hold(name: str, data: st.DataObject) -> None:
     converter, sample = CONVERTERS[name], data.draw(samples(CONVERTERS[name], large=True))
-    holding = held(sample)
-    ours, theirs = FLOAT32.held(holding, A, copies=False), all_of_b(holding)
+    holding, anew = held(sample), written(sample, converter.a.name)
+    ours, theirs = FLOAT32.held(anew, A, copies=False), all_of_b(holding)
     there = converted(converter, A, sample.config, FLOAT32.held(holding, A, beside=data.draw(st.booleans())))
     back = converted(converter, B, target(there), theirs)
     assert shapes(there.tensors) == shapes(theirs)
@@ -84,11 +86,11 @@ def test_every_row_goes_where_the_reference_has_it_and_comes_back(name: str, dat
     found = contents(there.tensors)
     for each in holding.tensors:
         ref = source[each.a]
-        assert found[each.b] == (ref.dtype.name, ref.shape, each.moved(ref.read())), each.b
+        assert found[each.b] == (ref.dtype.name, each.shape, each.moved(ref.read())), each.b
     for copy, of in holding.copies_b:
         assert found[copy] == found[of], copy
     back = converted(converter, B, target(there), taken(there.tensors))
-    assert contents(back.tensors) == contents(made.held(holding, A, copies=False).values())
+    assert contents(back.tensors) == through_side_b(source, holding, written(sample, converter.a.name))
 
 
 @every_converter
@@ -116,11 +118,26 @@ def test_side_b_goes_out_and_back_and_to_any_release_as_it_is(name: str, data: s
 def test_through_side_b_every_format_of_side_a_holds_the_same(name: str, data: st.DataObject) -> None:
     converter, sample = CONVERTERS[name], data.draw(samples(CONVERTERS[name]))
     holding, made = held(sample), data.draw(weights())
-    source = checkpoint(converter, A, sample.config, made.held(holding, A, beside=True))
-    for form in {each.a.name for each in CONVERTERS.values() if each.model == converter.model}:
-        found = assemble(source, registry.path(converter.model, converter.a.name, form), OPTIONS).tensors
-        assert contents(found) == contents(made.held(holding, A, copies=False).values())
-        assert {each.rule for each in found} == {"copied"}
+    tensors = made.held(holding, A, beside=True)
+    source = checkpoint(converter, A, sample.config, tensors)
+    for form in sorted({each.a.name for each in CONVERTERS.values() if each.model == converter.model}):
+        hops = registry.path(converter.model, converter.a.name, form)
+        field = unsayable_projector(sample, form)
+        if field is None:
+            found, anew = assemble(source, hops, OPTIONS).tensors, written(sample, form)
+            assert contents(found) == through_side_b(tensors, holding, anew)
+            vocabulary = {each.a for each in anew.tensors if each.vocabulary and JOINED in (sample.form, form)}
+            assert {each.rule for each in found if each.key not in vocabulary} == {"copied"}
+        else:
+            with pytest.raises(InputRefused, match=field):
+                assemble(source, hops, OPTIONS)
+
+
+def unsayable_projector(sample: Sample, form: str) -> str | None:
+    """What of the sample's projector this format of side a has no word for."""
+    if form == JOINED and sample.depth not in (0, 2):
+        return f"layers_units has {sample.depth} linear layers"
+    return "use_bias" if form != JOINED and not sample.projector_bias else None
 
 
 @every_converter
