@@ -6,7 +6,18 @@ import random
 
 import pytest
 
-from mmconvert.rows import compose, inverse, is_identity, is_permutation, roll_cls, roll_index, rotary, rotary_index
+from mmconvert.rows import (
+    FILLED,
+    Index,
+    compose,
+    inverse,
+    is_identity,
+    is_permutation,
+    roll_cls,
+    roll_index,
+    rotary,
+    rotary_index,
+)
 
 
 def test_a_head_goes_from_halves_to_pairs() -> None:
@@ -66,3 +77,56 @@ def test_nothing_composed_with_something_is_that_thing() -> None:
 )
 def test_a_permutation_has_every_row_once(index: list[int], expected: bool) -> None:
     assert is_permutation(index) is expected
+
+
+# --- rows of one side alone ------------------------------------------------------------------------------------------
+
+
+def as_list(index: Index | None) -> list[int] | None:
+    return None if index is None else list(index)
+
+
+@pytest.mark.parametrize(
+    ("index", "rows", "expected"),
+    [
+        (range(3), 5, [0, 1, 2, FILLED, FILLED]),
+        (range(3), 3, [0, 1, 2]),
+        (range(3), None, [0, 1, 2]),
+        ([2, 0, 1], 4, [1, 2, 0, FILLED]),
+        # A row in the middle that is left out.
+        ([3, 0, 2], 4, [1, FILLED, 2, 0]),
+    ],
+)
+def test_the_inverse_of_a_cut_fills_what_was_left_out(index: Index, rows: int | None, expected: list[int]) -> None:
+    assert as_list(inverse(index, rows)) == expected
+
+
+def test_what_is_filled_stays_so_through_another_order() -> None:
+    assert as_list(compose([2, 0, FILLED], [2, 1, 0], 3)) == [FILLED, 0, 2]
+    # Never the last row, which -1 would be to a list.
+    assert as_list(compose([0, 1], [1, FILLED, 0, FILLED], 2)) == [1, FILLED, 0, FILLED]
+    assert as_list(compose([0, 1, FILLED], None, 2)) == [0, 1, FILLED]
+    assert as_list(compose(None, [0, 1, FILLED], 2)) == [0, 1, FILLED]
+
+
+def test_a_cut_is_no_identity_though_each_row_that_is_left_stays() -> None:
+    assert as_list(compose(range(3), None, 5)) == [0, 1, 2]
+    assert as_list(compose(None, range(3), 5)) == [0, 1, 2]
+    assert as_list(compose([0, 1, 2, 3], range(3), 5)) == [0, 1, 2]
+    assert compose(range(5), None, 5) is None
+
+
+def test_filled_up_and_cut_again_is_as_it_was() -> None:
+    up = inverse(range(3), 5)
+    assert compose(up, range(3), 3) is None
+    assert as_list(compose(up, range(4), 3)) == [0, 1, 2, FILLED]
+
+
+def test_cut_and_filled_up_again_is_not_as_it_was() -> None:
+    assert as_list(compose(range(3), inverse(range(3), 5), 5)) == [0, 1, 2, FILLED, FILLED]
+    assert as_list(compose(range(3), inverse(range(3), 4), 5)) == [0, 1, 2, FILLED]
+
+
+def test_what_is_filled_is_no_identity_and_no_permutation() -> None:
+    assert not is_identity([0, FILLED])
+    assert not is_permutation([0, FILLED])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mmconvert.rows import roll_cls
-from mmconvert.spec import A, B, Sizes, expand, key, made, mount, only, reflected, table, twin
+from mmconvert.spec import A, B, Expansion, Sizes, Table, expand, key, made, mount, only, reflected, table, twin
 
 SIZES: Sizes = {"H": 4, "F": 6, "i": 2, "j": range(1, 3), "yes": True, "no": False}
 
@@ -127,3 +129,73 @@ def test_a_reflected_table_names_side_b_twice_and_moves_nothing() -> None:
     assert [(pair.a, pair.b, pair.index) for pair in expansion.pairs] == [("right.Q", "right.Q", None)]
     assert [(twin.side, twin.key) for twin in expansion.twins] == [(A, "right.copy"), (B, "right.copy")]
     assert expansion.left_behind == ()
+
+
+# --- sizes that side a has larger -------------------------------------------------------------------------------------
+
+VOCABULARY = mount(
+    table(
+        key("embed", "E", "V H"),
+        key("head.{p}", "L.{p}", "V H", bias=True),
+        key("up", "U", "H V"),
+        key("norm", "N", "H"),
+        twin(B, "copy", of="E", why="tied"),
+        sizes=lambda config: {"V": config["tokens"], "H": 4},
+    ),
+    part="text",
+    a="left.",
+    b="right.",
+    config="text",
+    a_sizes={"V": "inner.vocab_size"},
+)
+
+
+def vocabulary(tokens: int, rows: int, mounted: Table = VOCABULARY) -> Expansion:
+    return expand([mounted], {"text": {"tokens": tokens}}, {"inner": {"vocab_size": rows}})
+
+
+def test_rows_of_side_a_alone_follow_those_of_both() -> None:
+    expansion = vocabulary(5, 8)
+    embed = expansion.by_name[A]["left.embed"]
+    assert (embed.shape_on(A), embed.shape_on(B)) == ((8, 4), (5, 4))
+    assert list(embed.index or ()) == [0, 1, 2, 3, 4]
+    assert (embed.rule, embed.rule_back) == (
+        "the first 5 of 8 rows",
+        "copied, and 3 rows added, each the mean of the others",
+    )
+    assert expansion.by_name[B]["right.E"] is embed
+
+
+def test_only_tensors_whose_rows_are_of_this_size_have_more() -> None:
+    shapes = {name: (pair.shape_on(A), pair.shape_on(B)) for name, pair in vocabulary(5, 8).by_name[A].items()}
+    assert shapes == {
+        "left.embed": ((8, 4), (5, 4)),
+        "left.head.weight": ((8, 4), (5, 4)),
+        "left.head.bias": ((8,), (5,)),
+        "left.up": ((4, 5), (4, 5)),
+        "left.norm": ((4,), (4,)),
+    }
+
+
+def test_without_such_sizes_both_sides_have_one_shape_and_side_a_s_config_is_not_asked() -> None:
+    plain = mount(VOCABULARY, part="text", config="text")
+    (embed, *_) = expand([plain], {"text": {"tokens": 5}}).pairs
+    assert (embed.shape_on(A), embed.index, embed.a_rows) == ((5, 4), None, None)
+    assert (embed.rule, embed.rule_back) == ("copied", "copied")
+
+
+def test_side_a_cannot_have_fewer_rows() -> None:
+    with pytest.raises(ValueError, match="4 rows cannot begin with 5"):
+        vocabulary(5, 4)
+
+
+def test_a_size_that_side_a_s_config_does_not_have_is_no_size() -> None:
+    with pytest.raises(TypeError):
+        expand([VOCABULARY], {"text": {"tokens": 5}}, {"inner": {}})
+
+
+def test_between_releases_of_side_b_nobody_has_more_rows() -> None:
+    pairs = expand([reflected(VOCABULARY)], {"text": {"tokens": 5}}).pairs
+    assert {(pair.a, pair.shape_on(A), pair.index) for pair in pairs if pair.a == "right.E"} == {
+        ("right.E", (5, 4), None)
+    }
