@@ -29,7 +29,7 @@ from mmconvert.spec import A, B, Config
 
 from . import clip, decoder, llava_hf_files, projector, rope, usage
 from .hugging_face import UNTRUSTED, rename_dtype
-from .llava_source import LLAVA, Names, is_joined, is_mistral_text
+from .llava_source import LLAVA, Names, is_joined, is_llava_text, is_mistral_text
 from .multimodal import TEXT, Multimodal, Partner
 
 HF, CS = A, B
@@ -168,9 +168,10 @@ def _rows(cs: Multimodal) -> tuple[ConfigRow, ...]:
 def advice(config: Config, carried: Config) -> Sequence[str]:
     """What a user should know of a model that comes to stand here; `carried` is what it was made from."""
     told = list(rope.advice(config[TEXT_CONFIG], {}))
-    if (carried.get(TEXT) or {}).get("image_aspect_ratio") == "pad":
+    original = carried.get(TEXT) or {}
+    if not is_llava_text(original) or original.get("image_aspect_ratio") == "pad":
         told.append(
-            "LLaVA pads pictures to squares and transformers crops them: pictures that are not square are seen "
+            "LLaVA 1.5 pads pictures to squares and transformers crops them: pictures that are not square are seen "
             "otherwise, unless they are padded before"
         )
     return told

@@ -13,7 +13,7 @@ from typing import Any
 from mmconvert.documents import dump_json, parse_json
 from mmconvert.errors import InputRefused
 from mmconvert.spec import Config
-from mmconvert.tokenizers import Files, ids, tokenizer_json, unsaid, with_tokens, without_tokens
+from mmconvert.tokenizers import Files, begins_first_alone, ids, tokenizer_json, unsaid, with_tokens, without_tokens
 
 from . import clip
 from .llava_hf_template import chat_template
@@ -162,9 +162,14 @@ def _template(config: Config, files: Files) -> bytes:
     said = _mapping(_config(files))
     end = said.get("eos_token")
     end = end.get("content") if isinstance(end, dict) else end
+    fast = "tokenizer.json"
+    # What a tokenizer.json does is what counts, whatever the config says that it should.
+    first_alone = (
+        begins_first_alone(parse_json(files[fast], fast)) if fast in files else said.get("legacy", True) is False
+    )
     return chat_template(
         mistral=is_mistral_text(_mapping(config.get("text_config"))),
-        legacy=bool(said.get("legacy", True)),
+        space=first_alone,
         end=end if isinstance(end, str) else "</s>",
     )
 

@@ -1,7 +1,7 @@
 """The chat template of llava-hf exports: LLaVA 1.5's turns, with the tokens that its own tools give.
 
-These tools tokenize what stands around a picture in pieces, and a piece begins with a space. transformers begins one
-with it after `<image>` only where the tokenizer is `legacy`; else the space must be said.
+These tools tokenize what stands around a picture in pieces, and a piece begins with a space. In transformers one after
+`<image>` begins so only where the tokenizer is `legacy`; else the space must be said.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ SAID = """\
 """
 
 
-def chat_template(*, mistral: bool, legacy: bool, end: str) -> bytes:
-    """The template for a Vicuna or LLaMA, or for a `mistral`.
+def chat_template(*, mistral: bool, space: bool, end: str) -> bytes:
+    """The template for a Vicuna or LLaMA, or for a `mistral`, with a `space` after each picture or without.
 
-    `legacy` is what the tokenizer's config says, `end` the token that ends an answer.
+    `end` is the token that ends an answer.
     """
-    said = SAID if legacy else SAID.replace("<image>", "<image> ")
+    said = SAID.replace("<image>", "<image> ") if space else SAID
     turns = MISTRAL if mistral else VICUNA
     return (said + turns.replace("'</s>'", repr(end))).encode()

@@ -159,8 +159,8 @@ def _missing(tensors: Mapping[str, TensorRef], leg: Leg, options: Options, check
     expected = leg.expected()
     missing = {key: pair for key, pair in expected.items() if key not in tensors}
     for key, pair in missing.items():
+        kept = [other for other, each in expected.items() if each.init == pair.init and other in tensors]
         if pair.init in options.init:
-            kept = [other for other, each in expected.items() if each.init == pair.init and other in tensors]
             if kept:
                 raise InputRefused(
                     f"{checkpoint.path}: {key} is missing, but {kept[0]} is there: --init {pair.init} makes the whole, "
@@ -169,7 +169,7 @@ def _missing(tensors: Mapping[str, TensorRef], leg: Leg, options: Options, check
             continue
         shape = " x ".join(map(str, pair.shape_on(leg.hop.side)))
         others = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
-        hint = f"; --init {pair.init}=uniform:SEED makes it" if pair.init else ""
+        hint = f"; --init {pair.init}=uniform:SEED makes it" if pair.init and not kept else ""
         raise InputRefused(f"{checkpoint.path}: {key} is missing (expected {shape}{others}){hint}")
     return set(missing)
 

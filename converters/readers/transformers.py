@@ -82,7 +82,15 @@ def _new_dtype(folder: Patient) -> Iterator[str]:
 
 
 def _talking_folders(models: Models) -> Iterator[Patient]:
+    yield from _decoder_folders(models)
+    yield from _joined_folders(models)
+
+
+def _decoder_folders(models: Models) -> Iterator[Patient]:
     yield from models.decoder_folders
+
+
+def _joined_folders(models: Models) -> Iterator[Patient]:
     yield from (each.folder for each in models.joined)
 
 
@@ -164,6 +172,10 @@ LLAVA_HF: tuple[Trap[Models], ...] = (
     error("processor-absent", every(joined, traps_llava_hf.no_processor),
           why="later releases of transformers 4, and 5, cannot count a picture's placeholders without it",
           mend=JOINED),
+    error("processor-without-tokenizer", every(_joined_folders, _no_tokenizer),
+          why="transformers loads no processor without a tokenizer",
+          mend="`mmconvert convert --src {path} --to llava-hf --tokenizer DIR --out NEW`, where DIR holds the language "
+          "model's"),
     error("image-processor-absent", every(joined, traps_llava_hf.no_image_processor),
           why="transformers stops at the image processor",
           mend=f"{JOINED} writes CLIP's own"),
@@ -212,7 +224,7 @@ PARTS: tuple[Trap[Models], ...] = (
     error("crop-size", _crop,
           why="transformers fails at the first picture",
           mend="set size and crop_size in preprocessor_config.json to the tower's image_size"),
-    warning("tokenizer-absent", every(_talking_folders, _no_tokenizer),
+    warning("tokenizer-absent", every(_decoder_folders, _no_tokenizer),
           why="the model loads, but no tokenizer does",
           mend="copy the tokenizer's files from the model that this one was made from"),
     warning("tokenizer-slow", every(_talking_folders, _slow_tokenizer),

@@ -9,11 +9,13 @@ from __future__ import annotations
 from mmconvert.tokenizers.adding import with_tokens
 from mmconvert.tokenizers.fast import tokenizer_json, unsaid
 from mmconvert.tokenizers.removing import without_tokens
+from mmconvert.tokenizers.spaces import begins_first_alone
 from mmconvert.tokenizers.vocabulary import Files, at_or_above, ids, length, read
 
 __all__ = [
     "Files",
     "at_or_above",
+    "begins_first_alone",
     "ids",
     "length",
     "read",

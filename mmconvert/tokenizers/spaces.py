@@ -44,3 +44,17 @@ def after(config: Mapping[str, Any]) -> dict[str, Any]:
             ],
         }
     }
+
+
+def begins_first_alone(document: Any) -> bool:
+    """Whether a tokenizer.json puts a space in front of the first text alone, and of none after a special token."""
+    steps = [*_steps(document, "normalizer", "normalizers"), *_steps(document, "pre_tokenizer", "pretokenizers")]
+    schemes = [step.get("prepend_scheme") for step in steps if step.get("type") == "Metaspace"]
+    return "first" in schemes and not any(step.get("type") == "Prepend" for step in steps)
+
+
+def _steps(document: Any, name: str, inner: str) -> list[Mapping[str, Any]]:
+    """What a normalizer or pre-tokenizer does, one after the other."""
+    step = document.get(name) if isinstance(document, Mapping) else None
+    listed = step.get(inner, [step]) if isinstance(step, Mapping) else []
+    return [each for each in listed if isinstance(each, Mapping)] if isinstance(listed, list) else []

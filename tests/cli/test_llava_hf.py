@@ -160,7 +160,9 @@ def test_a_projector_that_transformers_has_not_is_refused_with_what_to_do(
 def test_pictures_that_are_seen_otherwise_are_told_of(mmconvert: Run, make_llava: Make, tmp_path: Path) -> None:
     source = make_llava(tmp_path / "source", image_aspect_ratio="pad")
     done = mmconvert("llava-to-hf", "--src", source, "--out", tmp_path / "out")
-    assert "LLaVA pads pictures to squares and transformers crops them" in done.stderr
+    assert "pads pictures to squares and transformers crops them" in done.stderr
+    square = make_llava(tmp_path / "square", image_aspect_ratio="square")
+    assert "transformers crops" not in mmconvert("plan", "llava-to-hf", "--src", square).stderr
 
 
 def test_what_transformers_has_no_field_for_is_listed(convert: Convert, make_llava: Make, tmp_path: Path) -> None:
