@@ -121,7 +121,7 @@ def test_an_encoder_that_is_not_there_is_said(two_encoders: Path, golden: Path, 
 
 def test_inspect_says_which_ways_are_open(two_encoders: Path) -> None:
     found = api.inspect(two_encoders)
-    assert (list(found.converts_to), set(found.refused)) == (["cs"], {"hf", "llava"})
+    assert (list(found.converts_to), set(found.refused)) == (["cs"], {"hf", "llava", "llava-hf"})
     assert all("LLaVA one tower" in why for why in found.refused.values())
 
 
