@@ -102,8 +102,10 @@ def _invented(target: str, origin: Origin, options: Options, dtype: DType) -> Pl
     dtype = _wanted(pair, options, dtype)
     # Seeded by side b's name, so that both directions invent the same.
     drawn = TensorRef(target, dtype, pair.shape, Uniform(seed, pair.b, bound, dtype, prod(pair.shape)))
-    source = arranged(drawn, origin.index)
-    return PlannedTensor(target, dtype, origin.shape, source, None, f"uniform ±{bound:.6g}, seed {seed}")
+    source, rule = arranged(drawn, origin.index), f"uniform ±{bound:.6g}, seed {seed}"
+    if _own_rows(origin) < len(origin.index or ()):
+        rule = f"{rule}; {origin.rule}"
+    return PlannedTensor(target, dtype, origin.shape, source, None, rule)
 
 
 def prevailing(tensors: Iterable[TensorRef | PlannedTensor]) -> DType:

@@ -9,6 +9,7 @@ from pathlib import Path
 from mmconvert import manifest, mapping, registry
 from mmconvert.assembly import Assembly, assemble
 from mmconvert.casts import CASTABLE, Cast, Overflow
+from mmconvert.compare_rows import against_config, without_rows_made
 from mmconvert.completeness import named, second_copies
 from mmconvert.containers import open_file
 from mmconvert.converter import Format
@@ -52,7 +53,10 @@ def compare(
     leg = _leg_back(right, hops)
     result = Findings(notes=[*left.notes, *right.notes, *_uncompared(left, right)])
     found = _named(right, leg, {tensor.key for tensor in assembly.tensors}, result)
+    result.problems += against_config(found, leg)
     _compare_configs(assembly.legs[-1], leg, result)
+    if not (b / manifest.NAME).is_file():
+        assembly, found = without_rows_made(assembly, found, result)
     _compare_tensors(assembly, found, leg, set(_recorded(b).init), result, progress or Silent())
     return result
 
@@ -199,7 +203,6 @@ def _compare_tensors(
                 strange.append(key)
             elif key in found:
                 broken += compare_one(tensor, found[key], result, progress)
-                result.problems += _against_config(key, found[key], leg)
             elif not _is_optional(key, leg):
                 result.problems.append(f"{key}: missing in B")
     finally:
@@ -208,13 +211,6 @@ def _compare_tensors(
         result.notes.append(f"not in A, so not compared: {_listed(strange)}")
     if broken:
         result.notes.append(f"NaN or infinite values, equal on both sides: {_listed(broken)}")
-
-
-def _against_config(key: str, ref: TensorRef, leg: Leg) -> Iterator[str]:
-    """Where B's own config demands another number of rows than B has and A asks for."""
-    pair = leg.expected().get(key)
-    if pair is not None and pair.a_rows is not None and pair.shape_on(leg.hop.side) != ref.shape:
-        yield f"{key}: {ref.shape[0]} rows, and B's config demands {pair.shape_on(leg.hop.side)[0]}"
 
 
 def _listed(keys: list[str]) -> str:
