@@ -146,7 +146,13 @@ def _projector(cs: Multimodal) -> Rule:
         return {cs.projection: projector.network(hidden, text["hidden_size"], projector_depth(text))}
 
     def to_hf(config: Config) -> Values:
-        depth = len(cs.one_projection(config)["layers_units"])
+        projection = cs.one_projection(config)
+        depth = len(projection["layers_units"])
+        if projection["use_bias"] is False:
+            raise ValueError(
+                f"{cs.projection}.use_bias is False (multimodal_projector_bias in llava-hf), and LLaVA's projector has "
+                "biases: keep this model in llava-hf or in CS"
+            )
         return {
             f"{TEXT}.mm_projector_type": "linear" if depth == 1 else f"mlp{depth}x_gelu",
             f"{TEXT}.mm_hidden_size": get(config, cs.tower)["hidden_size"],
@@ -203,6 +209,10 @@ def _spell(config: Config, names: frozenset[str]) -> dict[str, Any]:
     """
     text = decoder.spell_hf(config[TEXT], mistral=is_mistral_text(config[TEXT]))
     image = clip.spell_hf(config[IMAGE])
+    if isinstance(text.get("mm_vision_select_layer"), list):
+        raise ValueError(
+            f"{TEXT}.mm_vision_select_layer is a list: CS and llava-hf read one layer of the tower; {KEEP}"
+        )
     text.setdefault("mm_hidden_size", image.get("hidden_size", 768))
     # A loader takes the absence of this for true and adds a random row; the checkpoint itself has none.
     text.setdefault("mm_use_im_patch_token", False)
@@ -311,6 +321,7 @@ ALONE = {
         container="bin",
         whole=False,
         tower="mm_vision_tower",
+        beside="../image_model",
         usage=usage.projector,
     ),
 }

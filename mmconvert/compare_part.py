@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from mmconvert import manifest
@@ -14,14 +13,15 @@ from mmconvert.errors import MMConvertError, UsageError
 from mmconvert.findings import Findings
 from mmconvert.layouts import NO_HINTS, Hints
 from mmconvert.options import Options
-from mmconvert.paths import differing
+from mmconvert.paths import ABSENT, get
 from mmconvert.planner import make_plan
 from mmconvert.plans import Plan
 from mmconvert.progress import Progress, Silent
+from mmconvert.rules import ANYTHING
 from mmconvert.sources import TensorRef
 
 CONFIG = "config.json"
-ENDINGS = {".bin": "bin", ".safetensors": "safetensors"}
+ENDINGS = (".bin", ".safetensors")
 
 
 def part_in(folder: Path) -> tuple[str, Options] | None:
@@ -44,22 +44,24 @@ def compare_part(
     files = [file for file in sorted(b.iterdir()) if file.suffix in ENDINGS]
     if not files:
         raise UsageError(f"{b}: holds no weights to compare")
-    container = ENDINGS[files[0].suffix]
-    wanted = replace(options, container="bin" if container == "bin" else None)
-    plan = make_plan(a, None, form, options=wanted, hints=hints)
+    plan = make_plan(a, None, form, options=options, hints=hints)
     found = {key: ref for file in files for key, ref in open_file(file)[0].items()}
     result = Findings(notes=[*plan.warnings])
-    result.problems += _configs(plan, b)
+    result.problems += _configs(plan, b, options.only or "")
     _tensors(plan, found, result, progress or Silent())
     return result
 
 
-def _configs(plan: Plan, b: Path) -> Iterator[str]:
-    # Where its tower stands is no matter of what it is.
-    left_out = {each.tower for each in plan.hops[-1].target.alone.values()}
+def _configs(plan: Plan, b: Path, only: str) -> Iterator[str]:
+    """Where the part's config says other things of what it is; not what merely travels, such as who saved it."""
+    hop = plan.hops[-1]
+    prefix = f"{hop.target.alone[only].folder}."
+    rules = [rule for rule in hop.converter.configs.rules if ANYTHING not in rule.also]
+    fields = sorted(path.removeprefix(prefix) for rule in rules for path in rule.a if path.startswith(prefix))
     expected, actual = parse_json(plan.documents[CONFIG], CONFIG), read_json(b / CONFIG)
-    for path, (wanted, value) in differing(expected, actual):
-        if path not in left_out:
+    for path in fields:
+        wanted, value = get(expected, path), get(actual, path)
+        if wanted != value and not (wanted in (None, ABSENT) and value in (None, ABSENT)):
             yield f"config: {path} is {value!r}, expected {wanted!r}"
 
 

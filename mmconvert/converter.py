@@ -61,7 +61,8 @@ class Alone:
 
     `config` gives its config from the whole's. `weights` is what its file is called, without an ending, and `container`
     what it is unless the user says. Where it is not `whole`, it is of use beside another model only: nothing but its
-    config and licences come with it. `tower` is the field of its config that holds the path of the tower's folder.
+    config and licences come with it. `tower` is the field of its config that holds the path of the tower's folder, and
+    `beside` what that says where nobody knows better.
     """
 
     folder: str
@@ -70,6 +71,7 @@ class Alone:
     container: str = "safetensors"
     whole: bool = True
     tower: str | None = None
+    beside: str = ""
     usage: Callable[[Config], Sequence[Usage]] = lambda config: ()
 
 

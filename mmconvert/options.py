@@ -59,7 +59,8 @@ class Options:
         dtypes: dict[str, DType | None] = {"keep": None, **{dtype.name: dtype for dtype in BY_FLAG.values()}}
         dtype = {"" if part == "all" else part: dtypes[name] for part, name in said.get("dtype", {}).items()}
         init = {name: parse_init(f"{name}={rule}")[1] for name, rule in said.get("init", {}).items()}
-        return Options(dtype=dtype, init=init, take=said.get("tower"), only=said.get("only"))
+        only = said.get("only")
+        return Options(dtype=dtype, init=init, take=said.get("tower"), only=only if isinstance(only, str) else None)
 
 
 DEFAULTS = Options()

@@ -78,7 +78,9 @@ def _check_fit(options: Options, hints: Hints, hops: Sequence[Hop], checkpoint: 
     from_cs, to_cs = first.source is converter.b, last.other == B
     as_mdl = to_cs and (options.container or CONTAINER) == "mdl"
     bare = checkpoint.bare
-    alone = last.target.alone.get(options.only or "")
+    alone, home = last.target.alone.get(options.only or ""), converter.home
+    place = home.tokenizer[0] if home.tokenizer else None
+    has_tokenizer = alone is not None and alone.whole and alone.folder == place
     idle = {
         f"--from {hints.format}: {checkpoint.path} is in format {first.source.name}": hints.format is not None
         and hints.format != first.source.name,
@@ -94,7 +96,13 @@ def _check_fit(options: Options, hints: Hints, hops: Sequence[Hop], checkpoint: 
         ),
         "--only is for Hugging Face and LLaVA targets; convert what it writes to CS": options.only is not None
         and to_cs,
-        "--max-shard-size is for safetensors": options.max_shard_size is not None and as_mdl,
+        f"--only {options.only}: the parts are {', '.join(last.target.alone)}": options.only is not None
+        and alone is None,
+        f"--tokenizer: the {options.only} has none": options.tokenizer and alone is not None and not has_tokenizer,
+        f"--tower is for the vision tower, and the {options.only} is written": options.take
+        and options.only not in (None, "vision"),
+        "--max-shard-size is for safetensors": options.max_shard_size is not None
+        and (as_mdl or (alone is not None and (options.container or alone.container) == "bin")),
         "--tower-path is for targets whose config says where the tower lies": options.tower_path is not None
         and not (last.target.links if options.only is None else alone is not None and alone.tower),
         "--dtype, --init, --container and --max-shard-size are for weights, and this is a params file alone": bare

@@ -26,9 +26,6 @@ from mmconvert.targets.sidecars import unchanged
 from mmconvert.targets.weights import outputs, safetensors, torch_bin
 from mmconvert.tokenizers import Files
 
-# Where a tower is looked for that stands in no folder of the target.
-BESIDE = "../image_model"
-
 
 def folders_of_parts(job: Job, files: Files, warnings: list[str]) -> Target:
     """Every part of the format in its folder, or the one that is wanted alone."""
@@ -89,9 +86,15 @@ def _one(job: Job, config: Config, files: Files, warnings: list[str]) -> Target:
     own = {**alone.config(config), "torch_dtype": prevailing(tensors).name}
     if alone.tower is not None:
         # No tower is written beside it.
-        own[alone.tower] = job.options.tower_path or BESIDE
-        if job.options.tower_path is None:
-            warnings.append(f"{alone.tower} is {BESIDE} in its config: --tower-path says where the tower will stand")
+        wanted = job.options.tower_path
+        if wanted == "absolute":
+            raise UsageError(
+                f"--tower-path absolute: no tower is written beside the {job.options.only}; name its folder"
+            )
+        own[alone.tower] = alone.beside if wanted in (None, "relative") else wanted
+        if wanted is None:
+            told = f"{alone.tower} is {alone.beside} in its config: --tower-path says where the tower will stand"
+            warnings.append(told)
     carried = {
         name.removeprefix(prefix): data
         for name, data in files.items()

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, CLIPVisionModel
 Make = Callable[..., Path]
 Run = Callable[..., CompletedProcess[str]]
 GOLDEN = Path(__file__).parents[1] / "golden"
+ABSOLUTE = ("--tower-path", "absolute")
 PROJECTOR = {f"model.mm_projector.{layer}.{name}" for layer in (0, 2) for name in ("weight", "bias")}
 
 
@@ -156,6 +157,10 @@ def test_a_changed_config_of_a_part_is_found(take: Callable[..., Path], mmconver
         ("llava-to-hf", ("--only", "text", "--container", "bin"), "--container bin is for a projector alone"),
         ("llava-to-hf", ("--only", "vision", "--verify", "forward"), "--verify forward computes with whole models"),
         ("llava-to-hf", ("--only", "vision", "--dtype", "text=bf16"), "this model's parts are vision"),
+        ("llava-to-hf", ("--only", "vision", "--tokenizer", "."), "--tokenizer: the vision has none"),
+        ("llava-to-hf", ("--only", "projector", "--tokenizer", "."), "--tokenizer: the projector has none"),
+        ("llava-to-hf", ("--only", "projector", "--max-shard-size", "1KB"), "--max-shard-size is for safetensors"),
+        ("llava-to-hf", ("--only", "text", "--tower", "text"), "--tower is for the vision tower"),
     ],
 )
 def test_what_has_no_sense_with_it_is_refused(
@@ -183,3 +188,37 @@ def test_a_projector_alone_is_no_checkpoint_to_convert(
     done = mmconvert("llava-to-cs", "--src", out, "--out", tmp_path / "cs2")
     assert done.returncode == 3
     assert "only a projector" in done.stderr
+
+
+def test_relative_is_beside_and_absolute_has_no_place(
+    take: Callable[..., Path], mmconvert: Run, llava: Path, tmp_path: Path
+) -> None:
+    out = take("llava-to-hf", llava, "projector", "--tower-path", "relative")
+    assert config(out)["mm_vision_tower"] == "../image_model"
+    done = mmconvert("llava-to-hf", "--src", llava, "--out", tmp_path / "no", "--only", "projector", *ABSOLUTE)
+    assert done.returncode == 2
+    assert "no tower is written beside the projector" in done.stderr
+
+
+@pytest.mark.parametrize("part", ["vision", "projector", "text"])
+def test_a_part_equals_what_it_came_from_by_whatever_way(
+    take: Callable[..., Path], mmconvert: Run, tmp_path: Path, part: str
+) -> None:
+    joined = tmp_path / "joined"
+    source = GOLDEN / "llava/tiny_src"
+    assert mmconvert("llava-to-hf", "--src", source, "--out", joined).returncode == 0
+    out = take("hf-to-llava", joined, part)
+    assert mmconvert("verify", source, out).returncode == 0
+
+
+@pytest.mark.parametrize("said", ["x", True, ["a"], {"a": 1}, 3])
+def test_a_manifest_that_lies_about_the_part_is_no_trap(
+    take: Callable[..., Path], mmconvert: Run, llava: Path, said: object
+) -> None:
+    out = take("llava-to-hf", llava, "text")
+    manifest = json.loads((out / "mmconvert.json").read_text())
+    manifest["options"]["only"] = said
+    (out / "mmconvert.json").write_text(json.dumps(manifest))
+    done = mmconvert("verify", llava, out)
+    assert done.returncode in (2, 3, 4, 6)
+    assert "Traceback" not in done.stderr
