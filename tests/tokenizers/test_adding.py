@@ -119,6 +119,14 @@ def test_what_only_tokenizer_json_matches_whole_stays_whole_beside_a_decoder() -
     assert load(extended(files))("a<sep>").input_ids[-1] == ROWS
 
 
+@pytest.mark.parametrize(
+    ("unknown", "pad"), [(token("<unk>", lstrip=True), token("<pad>", lstrip=True)), ("<unk>", "<pad>")]
+)
+def test_a_pad_token_where_there_was_none_is_said_as_the_unknown_one_is(unknown: object, pad: object) -> None:
+    files = {**vicuna(), "special_tokens_map.json": as_json({"unk_token": unknown})}
+    assert read(extended(files), "special_tokens_map.json")["pad_token"] == pad
+
+
 def test_a_former_pad_token_stays_a_token() -> None:
     files = {**old_vicuna(pad_token="[PAD]"), "added_tokens.json": as_json({"[PAD]": ROWS})}
     after = load(extended(files))

@@ -132,6 +132,16 @@ def test_added_tokens_are_matched_whole_with_the_flags_that_they_have() -> None:
     ]
 
 
+def test_a_piece_that_a_user_defined_is_matched_whole_and_stays_in_the_text() -> None:
+    model = trained(user_defined_symbols=["<sep>"])
+    theirs = sentencepiece.SentencePieceProcessor(model_proto=model)
+    mine = tokenizers.Tokenizer.from_str(tokenizer_json({"tokenizer.model": model}).decode())
+    found = mine.encode("a<sep>", add_special_tokens=False).ids
+    assert found == theirs.encode("a<sep>")
+    assert found[-1] == theirs.piece_to_id("<sep>")
+    assert mine.decode(found, skip_special_tokens=True) == "a<sep>"
+
+
 def test_the_same_model_gives_the_same_bytes() -> None:
     assert tokenizer_json(vicuna()) == tokenizer_json(vicuna())
 

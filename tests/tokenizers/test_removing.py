@@ -131,6 +131,47 @@ def test_the_pad_token_becomes_the_unknown_one_or_else_eos(config: dict[str, Any
     assert json.loads(back["tokenizer.json"])["padding"] == expected
 
 
+@pytest.mark.parametrize(
+    ("config", "special", "unknown", "pad"),
+    [
+        ({"unk_token": "a"}, {"unk_token": "b"}, "c", "a"),
+        ({"eos_token": "a"}, {"unk_token": "b"}, "c", "b"),
+        ({"eos_token": "a"}, {"eos_token": "b"}, "c", "c"),
+        ({"eos_token": "a"}, {"eos_token": "b"}, None, "<unk>"),
+    ],
+)
+def test_the_unknown_token_is_looked_for_in_every_file_before_eos(
+    config: dict[str, str], special: dict[str, str], unknown: str | None, pad: str
+) -> None:
+    assert padded_with(["a", "b", "c", "<unk>", "</s>"], config, special, unknown) == pad
+
+
+@pytest.mark.parametrize(
+    ("config", "special", "pad"),
+    [
+        ({"eos_token": "a"}, {"eos_token": "b"}, "a"),
+        ({"unk_token": "<unk>"}, {"eos_token": "b"}, "b"),
+        ({}, {}, "</s>"),
+    ],
+)
+def test_eos_is_looked_for_in_every_file_where_nothing_is_unknown(
+    config: dict[str, str], special: dict[str, str], pad: str
+) -> None:
+    assert padded_with(["a", "b", "</s>"], config, special, None) == pad
+
+
+def padded_with(tokens: list[str], config: dict[str, str], special: dict[str, str], unknown: str | None) -> object:
+    """The pad token that a tokenizer of these tokens has when `<pad>` is off."""
+    vocabulary = {name: number for number, name in enumerate(tokens)}
+    added = [{"id": len(tokens), "content": "<pad>"}]
+    files = {
+        "tokenizer.json": as_json({"added_tokens": added, "model": {"vocab": vocabulary, "unk_token": unknown}}),
+        "tokenizer_config.json": as_json({"pad_token": "<pad>", **config}),
+        "special_tokens_map.json": as_json(special),
+    }
+    return config_of(without_tokens(files, len(tokens)))["pad_token"]
+
+
 @pytest.mark.parametrize("files", [bare(), {"tokenizer.json": fast(bare())["tokenizer.json"]}])
 def test_nothing_is_taken_off_the_vocabulary_itself(files: Files) -> None:
     with pytest.raises(InputRefused, match=r"of id 379, is no added token"):

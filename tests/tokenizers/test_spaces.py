@@ -8,6 +8,9 @@ import pytest
 
 from mmconvert.tokenizers.spaces import before, begins_first_alone
 
+# Puts a space in front of every text between special tokens.
+PREPEND = {"type": "Prepend", "prepend": "▁"}
+
 
 @pytest.mark.parametrize(
     ("config", "first_alone"),
@@ -36,6 +39,14 @@ def test_a_file_of_ours_is_read_as_it_was_meant(config: dict[str, Any], first_al
             True,
         ),
         ({"pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "always"}}, False),
+        ({"normalizer": PREPEND, "pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "first"}}, False),
+        (
+            {
+                "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, PREPEND]},
+                "pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "first"},
+            },
+            False,
+        ),
         ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, False),
         ({"pre_tokenizer": None, "normalizer": None}, False),
         ({"pre_tokenizer": "Metaspace", "normalizer": [1]}, False),

@@ -91,6 +91,8 @@ def test_files_without_a_vocabulary_give_no_ids() -> None:
         ("added_tokens.json", b'["a"]'),
         ("vocab.json", b"null"),
         ("tokenizer_config.json", b'{"added_tokens_decoder": {"x": {"content": "a"}}}'),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"1000000000": {"content": "a"}}}'),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"%s": {"content": "a"}}}' % (b"1" * 5000)),
         ("tokenizer_config.json", b'{"added_tokens_decoder": {"1": {"content": null}}}'),
         ("tokenizer_config.json", b'{"added_tokens_decoder": null}'),
         ("tokenizer_config.json", b"[" * 100_000),
