@@ -206,6 +206,15 @@ def test_a_tower_beside_is_known_by_the_name_it_had(moved: Path) -> None:
     assert relocate(again).after == str(again / "clip-large")
 
 
+@pytest.mark.parametrize("around", [".", TEXT])
+def test_a_tower_may_be_named_from_its_text_folder_or_from_the_one_around_it(moved: Path, around: str) -> None:
+    tower = moved / around / "towers" / "clip"
+    tower.parent.mkdir()
+    shutil.move(moved / "image_model", tower)
+    assert relocate(moved / TEXT, "towers/clip").tower is None
+    assert relocate(moved / TEXT).after == str(tower)
+
+
 def test_a_stranger_s_tower_beside_a_text_folder_is_not_taken(moved: Path) -> None:
     shutil.move(moved / "image_model", moved / "clip-of-somebody")
     relocate(moved / TEXT, "lost")

@@ -117,6 +117,15 @@ def test_a_tensor_of_one_side_only_is_expected_there_by_nobody_and_left_behind()
     assert expansion.dropped(B, "head") == "there is none"
 
 
+def test_a_twin_goes_with_the_part_of_the_tensor_that_it_repeats() -> None:
+    rows = table(key("x", "y", "H"), twin(B, "copy", of="y", why="tied"), sizes=lambda config: {"H": 2})
+    parts = [mount(rows, part=part, a=f"{part}/", b=f"{part}.") for part in ("text", "vision")]
+    text = expand(parts, {}).only("text")
+    assert [twin.key for twin in text.twins] == ["text.copy"]
+    assert text.dropped(B, "vision.copy") == text.dropped(B, "vision.y") == "belongs to another part than the text"
+    assert text.dropped(B, "text.copy") is None
+
+
 def test_a_reflected_table_names_side_b_twice_and_moves_nothing() -> None:
     rows = (
         key("q", "Q", "H", roll_cls),

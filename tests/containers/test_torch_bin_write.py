@@ -20,6 +20,7 @@ from mmconvert.containers import torch_bin, torch_bin_write
 from mmconvert.containers.layout import FileLayout, Outline
 from mmconvert.containers.torch_bin_write import lay_out
 from mmconvert.containers.torch_pickle import STORAGES
+from mmconvert.containers.torch_pickle_write import state_dict
 from mmconvert.dtypes import BY_NAME
 from mmconvert.errors import InputRefused
 from mmconvert.execute import BLOCK, execute
@@ -93,6 +94,17 @@ def test_torch_reads_it_as_plain_tensors(tmp_path: Path, mapped: bool) -> None:
         assert tensor.stride() == torch.empty(outline.shape).stride()
         assert not tensor.requires_grad
         assert bytes_of(tensor) == contents[outline.key]
+
+
+SIZES = (*(at + by for at in (1 << 7, 1 << 8, 1 << 15, 1 << 16) for by in (-1, 0, 1)), (1 << 31) - 1, 1 << 31)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_no_size_is_read_back_as_a_negative_one(size: int) -> None:
+    pickled = state_dict([Outline("key", BY_NAME["uint8"], (size, 1))])
+    numbers = [value for opcode, value, _ in pickletools.genops(pickled) if opcode.name in ("BININT1", "LONG1")]
+    # The elements of its storage, where in it they begin, the shape and the strides.
+    assert numbers == [size, 0, size, 1, 1, 1]
 
 
 def test_zipfile_finds_every_checksum_right(tmp_path: Path) -> None:
