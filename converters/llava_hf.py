@@ -34,8 +34,6 @@ from .multimodal import TEXT, Multimodal, Partner
 
 HF, CS = A, B
 VISION_CONFIG, TEXT_CONFIG = "vision_config", "text_config"
-# Rows of the vocabulary are written up to a multiple of this, as transformers' own converter does.
-MULTIPLE = 64
 # What a config that describes no tower means: CLIP-L/14 at 336 pixels.
 TOWER: dict[str, Any] = {
     "model_type": "clip_vision_model",
@@ -51,11 +49,6 @@ TOWER: dict[str, Any] = {
 
 def is_llava_hf(config: Config) -> bool:
     return config.get("model_type") == "llava" and is_joined(config)
-
-
-def padded(tokens: int) -> int:
-    """The rows of a vocabulary of `tokens` tokens of the language model's own, and `<image>` and one for padding."""
-    return -(-(tokens + len(llava_hf_files.ADDED)) // MULTIPLE) * MULTIPLE
 
 
 def image_tokens(vision: Config, with_class_token: bool) -> int:
@@ -145,7 +138,9 @@ def _rows(cs: Multimodal) -> tuple[ConfigRow, ...]:
     return (
         group(["image_token_index"], [f"{TEXT}.vocab_size"], _tokens_to_cs, _tokens_to_hf),
         # Its rows follow from the tokens, and some checkpoints have more or fewer.
-        derived(HF, f"{TEXT_CONFIG}.vocab_size", lambda cs: padded(cs[TEXT]["vocab_size"]), also=[ANYTHING]),
+        derived(
+            HF, f"{TEXT_CONFIG}.vocab_size", lambda cs: llava_hf_files.padded(cs[TEXT]["vocab_size"]), also=[ANYTHING]
+        ),
         derived(HF, "pad_token_id", lambda cs: cs[TEXT]["vocab_size"] + 1, also=[ANYTHING]),
         # Some configs of 4.x say 575: the patches of the tower less one.
         derived(HF, "image_seq_length", sequence, also=[ANYTHING]),
@@ -177,9 +172,17 @@ def advice(config: Config, carried: Config) -> Sequence[str]:
     return told
 
 
+PIECES = "it cuts a picture into several, and CS and LLaVA 1.5 see each in one piece"
 LLAVA_HF = Format(
     "llava-hf",
     parts={"": is_llava_hf},
+    strangers={
+        "llava_next": f"LLaVA 1.6 is not converted: {PIECES}",
+        "llava_next_video": "LLaVA-NeXT-Video is not converted: CS and LLaVA 1.5 see pictures, and no films",
+        "llava_onevision": f"LLaVA-OneVision is not converted: {PIECES}",
+        "video_llava": "Video-LLaVA is not converted: CS and LLaVA 1.5 see pictures, and no films",
+        "vipllava": "ViP-LLaVA is not converted: it joins several layers of the tower, and CS and LLaVA read one",
+    },
     aliases=(
         ("model.language_model.", "language_model.model."),
         ("lm_head.", "language_model.lm_head."),

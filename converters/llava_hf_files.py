@@ -23,12 +23,16 @@ from .multimodal import TEXT
 IMAGE_TOKEN, PAD_TOKEN = "<image>", "<pad>"
 # In the order of their ids, from the language model's own on.
 ADDED = (IMAGE_TOKEN, PAD_TOKEN)
+# Where the tokenizer has that one already, for another id.
+OTHER_PADS = ("[PAD]", "<|pad|>", "<image_pad>")
+# Rows of the vocabulary are written up to a multiple of this, as transformers' own converter does.
+MULTIPLE = 64
 PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
 GENERATION, TEMPLATE, OLD_TEMPLATE = "generation_config.json", "chat_template.jinja", "chat_template.json"
 # Files of this format alone, made anew wherever one is written.
 OWN = (PROCESSOR, OLD_TEMPLATE)
-# What the name of a file ends with that both parts have, such as a licence, and that is the tower's.
-OF_TOWER = ".vision_tower"
+# What the name of a file, such as a licence, ends with that the language model has too: the tower's, the whole's.
+OF_TOWER, OF_WHOLE = ".vision_tower", ".whole"
 PAD_ID = "pad_token_id"
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", PAD_ID)
 # What a config says of the file that it stands in.
@@ -39,6 +43,11 @@ def own_tokens(config: Config) -> int:
     """How many tokens are the language model's own: `<image>` is the first that is not."""
     said = config.get("image_token_index", config.get("image_token_id"))
     return said if isinstance(said, int) else 32000
+
+
+def padded(tokens: int) -> int:
+    """The rows of a vocabulary of `tokens` tokens of the language model's own, and `<image>` and one for padding."""
+    return -(-(tokens + len(ADDED)) // MULTIPLE) * MULTIPLE
 
 
 def home_config(config: Config) -> Config:
@@ -75,7 +84,7 @@ def apart(config: Config, files: Files) -> Files:
     Raises InputRefused where the first of these is not the one that the config says.
     """
     own = own_tokens(config)
-    _check_tokens(files, own, config.get("pad_token_id"))
+    _check_tokens(files, own, config)
     parts = home_config(config)
     found = {f"{part}/config.json": dump_json(dict(document)) for part, document in parts.items()}
     processor = _mapping(parse_json(files.get(PROCESSOR, b"{}"), PROCESSOR))
@@ -90,6 +99,8 @@ def apart(config: Config, files: Files) -> Files:
             said = _mapping(parse_json(data, PREPROCESSOR))
             own_class = {field: value for field, value in said.items() if field != "processor_class"}
             found[f"{IMAGE}/{name}"] = data if own_class == said else dump_json(own_class)
+        elif name.endswith(OF_WHOLE):
+            found[name.removesuffix(OF_WHOLE)] = data
         elif name.endswith(OF_TOWER):
             found[f"{IMAGE}/{name.removesuffix(OF_TOWER)}"] = data
         elif name == GENERATION:
@@ -133,6 +144,9 @@ def together(config: Config, files: Files) -> tuple[Files, Sequence[str]]:
     for name, data in image.items():
         if name != PREPROCESSOR:
             found.setdefault(name if name not in found else name + OF_TOWER, data)
+    for name, data in files.items():
+        if "/" not in name:
+            found.setdefault(name if name not in found else name + OF_WHOLE, data)
     return found, told
 
 
@@ -150,8 +164,9 @@ def _tokenizer(text: Files, own: int) -> tuple[dict[str, bytes], Sequence[str]]:
     if "tokenizer.model" in files and "legacy" not in _mapping(_config(files)):
         # What a config that does not say means depends on the release.
         fields["legacy"] = True
-    tokens = {token: own + number for number, token in enumerate(ADDED)}
-    return dict(with_tokens(files, tokens, PAD_TOKEN, fields)), told
+    known = ids(files) or {}
+    pad = next((each for each in (PAD_TOKEN, *OTHER_PADS) if known.get(each, own + 1) == own + 1), PAD_TOKEN)
+    return dict(with_tokens(files, {IMAGE_TOKEN: own, pad: own + 1}, pad, fields)), told
 
 
 def _config(files: Files) -> Any:
@@ -174,10 +189,16 @@ def _template(config: Config, files: Files) -> bytes:
     )
 
 
-def _check_tokens(files: Files, own: int, pad: Any) -> None:
+def _check_tokens(files: Files, own: int, config: Config) -> None:
     """What the tokenizer has from `own` on must be what is added here, or rows would be cut that a token needs."""
-    known = ids(files)
+    known, pad = ids(files), config.get("pad_token_id")
     if known is None:
+        rows = _mapping(config.get("text_config")).get("vocab_size", own)
+        if isinstance(rows, int) and rows > padded(own):
+            raise InputRefused(
+                f"config.json: image_token_index is {own}, and text_config.vocab_size {rows}: no tokenizer is here to "
+                f"say that the rows from {own} on are no tokens of the language model; put its files into the folder"
+            )
         return
     if known.get(IMAGE_TOKEN, own) != own:
         raise InputRefused(

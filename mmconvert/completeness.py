@@ -204,9 +204,13 @@ def _substitute(
     inside = {key: ref for key, ref in tensors.items() if key.startswith(rule.prefix)}
     flagged = get(checkpoint.config, rule.flag) is True
     if not inside:
-        if flagged or choice == rule.choices[0]:
-            said = f"{rule.flag} is true" if flagged else f"{rule.option} is {choice}"
-            raise InputRefused(f"{checkpoint.path}: {said}, but the checkpoint holds no {rule.prefix}*")
+        inner, beside = rule.choices
+        if choice == inner or (flagged and choice is None):
+            said = f"{rule.option} is {choice}" if choice else f"{rule.flag} is true"
+            raise InputRefused(
+                f"{checkpoint.path}: {said}, but the checkpoint holds no {rule.prefix}*; {rule.option} {beside} takes "
+                "what lies beside it"
+            )
         return tensors
     rest = {key: ref for key, ref in tensors.items() if key not in inside}
     use_inside = choice == rule.choices[0] or (choice is None and flagged)

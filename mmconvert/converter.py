@@ -96,7 +96,7 @@ class Format:
     lists files without which readers of this format fail, with what to do. `casts_to_float16` is true where its readers
     do that to every weight. `binding` is for a format whose home has more folders than it.
     `alone` gives the parts, by their names in tables, that can be written by themselves. `usage` says for a config how
-    programs load what is written.
+    programs load what is written. `strangers` are `model_type`s that are like it and not converted, with the reason.
     """
 
     name: str
@@ -120,6 +120,7 @@ class Format:
     binding: Binding | None = None
     alone: Mapping[str, Alone] = field(default_factory=dict)
     usage: Callable[[Config], Sequence[Usage]] = lambda config: ()
+    strangers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,17 @@ class Demands:
             total += prod(each.shape) * dtype.itemsize
         return total
 
+    @cached_property
+    def _first(self) -> Mapping[str, Pair]:
+        """The pairs of the path's first converter, by their names on side b."""
+        return {pair.b: pair for pair in self.legs[0].expansion.pairs}
+
     def dtype(self, pair: Pair) -> DType | None:
         """The element type that the config says for a tensor; None where it says none."""
         first = self.legs[0]
-        part, slash, _ = pair.a.partition("/")
+        # Side b's name is the same in all of the path; the part of the config is said by the first one's side a.
+        here = self._first.get(pair.b, pair)
+        part, slash, _ = here.a.partition("/")
         field = f"{part}.torch_dtype" if slash else "torch_dtype"
         name = get(first.configs.source, field) if field in first.hop.source.dtype_fields else None
         dtype = BY_NAME.get(name) if isinstance(name, str) else None

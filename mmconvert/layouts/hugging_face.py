@@ -14,7 +14,7 @@ from mmconvert.containers.shards import inside
 from mmconvert.converter import Converter, Format
 from mmconvert.documents import read_json
 from mmconvert.errors import InputRefused, UsageError
-from mmconvert.layouts.checkpoint import NO_HINTS, Checkpoint, Hints, is_sidecar
+from mmconvert.layouts.checkpoint import NO_HINTS, Checkpoint, Hints, is_licence, is_sidecar
 from mmconvert.paths import get
 from mmconvert.registry import Node
 from mmconvert.sources import TensorRef
@@ -81,6 +81,10 @@ def single_folder(folder: Path, hints: Hints, weights: Path | None = None) -> Ch
         raise InputRefused(
             f"{what} is no {hints.model or 'model'} in format {hints.format or 'hf'}: leave the hint out"
         )
+    kind = str(config.get("model_type"))
+    known = {name: why for _, form in _candidates(hints, several=False) for name, why in form.strangers.items()}
+    if kind in known:
+        raise InputRefused(f"{what}: {known[kind]}")
     raise InputRefused(f"{what} is none that is known here (see `mmconvert list`)")
 
 
@@ -172,6 +176,10 @@ def _checkpoint(
         tensors |= {prefix + key: replace(ref, key=prefix + key) for key, ref in found.items()}
         sidecars |= {prefix + name: file for name, file in _sidecars(folder).items()}
         sidecars |= {prefix + file.name: file for file in (folder / "config.json", *companion_files)}
+    if len(parts) > 1 and path.is_dir():
+        # Of the whole, beside the folders of its parts.
+        licences = {name: file for name, file in _sidecars(path).items() if is_licence(name)}
+        sidecars |= {} if path in parts.values() else licences
     whole = configs.get("", configs)
     return Checkpoint(
         path=path,

@@ -62,7 +62,8 @@ def _all(job: Job, config: Config, files: Files, warnings: list[str]) -> Target:
     if form.binding is not None:
         bound, told = form.binding.together(config, beside)
         beside, warnings = dict(bound), [*warnings, *told]
-    carried = {_placed(folders, name): data for name, data in beside.items() if name.rpartition("/")[0] in folders}
+    # A licence of the whole stands beside the folders of its parts.
+    carried = {_placed({"": "", **folders}, name): data for name, data in beside.items() if _has_place(name, folders)}
     documents |= carried
     for name, document in form.documents(config).items():
         documents.setdefault(_placed(folders, name), dump_json(document))
@@ -141,6 +142,10 @@ def _in_order(config: Any) -> Any:
     if isinstance(config, Mapping):
         return {name: _in_order(value) for name, value in sorted(config.items())}
     return config
+
+
+def _has_place(name: str, folders: Mapping[str, str]) -> bool:
+    return name.rpartition("/")[0] in folders or is_licence(name)
 
 
 def _placed(folders: Mapping[str, str], name: str) -> str:

@@ -8,6 +8,7 @@ from mmconvert import tokenizers
 from mmconvert.containers.shards import inside
 from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts.checkpoint import is_sidecar
+from mmconvert.layouts.hugging_face import snapshot
 from mmconvert.paths import get
 from mmconvert.targets.job import Job
 from mmconvert.tokenizers import Files
@@ -44,7 +45,8 @@ def sidecars(job: Job) -> tuple[Files, list[str]]:
 
 
 def _tokenizer_in(folder: Path) -> dict[str, Path]:
-    """The files of a tokenizer in a folder, by name."""
+    """The files of a tokenizer in a folder, which may be one of a hub's cache, by name."""
+    folder = snapshot(folder)
     found = [file.name for file in sorted(folder.iterdir()) if _is_tokenizer(file.name, "") and is_sidecar(file)]
     return {name: inside(folder, name) for name in found}
 

@@ -260,7 +260,9 @@ def test_a_projector_of_another_depth_has_no_place(llava_hf: Configs, units: lis
 @pytest.mark.parametrize("kind", ["llava_next", "vipllava", "llava_onevision", "video_llava"])
 def test_other_llavas_of_transformers_are_refused_by_their_type(kind: str, joined: Draft, workshop: Workshop) -> None:
     joined.set(model_type=kind)
-    assert f"config.json: model_type '{kind}' is none that is known here" in workshop.refusal(joined.path)
+    said = workshop.refusal(joined.path)
+    assert f"config.json: model_type '{kind}': " in said
+    assert "is not converted: " in said
 
 
 # --- the tokenizer, against the config --------------------------------------------------------------------------------
@@ -302,6 +304,9 @@ def test_an_image_token_that_is_not_the_tokenizer_s_is_refused(own: int, joined:
 def test_an_image_token_that_the_tokenizer_lacks_is_the_config_s_to_say(joined: Draft, workshop: Workshop) -> None:
     for file in joined.path.glob("*token*"):
         file.unlink()
-    joined.set(image_token_index=300)
+    joined.set(image_token_index=319)
     out = workshop.convert(joined.path, "llava")
-    assert get(workshop.read_json(out / "text_model_llava/config.json"), "vocab_size") == 300
+    assert get(workshop.read_json(out / "text_model_llava/config.json"), "vocab_size") == 319
+    # What two more tokens and the multiple do not take may be tokens of the language model.
+    joined.set(image_token_index=300)
+    assert "no tokenizer is here to say that the rows from 300 on" in workshop.refusal(joined.path)
