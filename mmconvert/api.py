@@ -90,7 +90,7 @@ def plan(
     overwrite: bool = False,
     reads: Sequence[str] | None = None,
 ) -> Plan:
-    """What a conversion of `src` to format `to` (`cs`, `cs-2.4`, `hf`, `llava`) at `out` would do.
+    """What a conversion of `src` to format `to` (`cs`, `cs-2.4`, `hf`, `llava`, `llava-hf`) at `out` would do.
 
     Reads headers and small files only. Everything that can be refused without reading tensors is refused here; so is
     a source in none of the formats `reads`, where they are given. Without `out` the plan is one to look at.
@@ -236,7 +236,7 @@ def diff(
 
 
 def keys(model: str, config: AnyPath, to: str | None = None, *, release: Release | None = None) -> Demands:
-    """Every tensor that a config of `model` demands in format `to` (`cs`, `cs-2.4`, `hf`, `llava`), or in its own.
+    """Every tensor that a config of `model` demands in format `to`, see `plan`, or in its own.
 
     `config` is a Hugging Face config, a CS params file or its model section, or a folder that holds such a config for
     each part of the model; no weights are looked for.

@@ -98,6 +98,8 @@ def _check_hints(path: Path, checkpoint: Checkpoint, hints: Hints) -> None:
     for option, value in given.items():
         if value is not None and checkpoint.node.release is None:
             raise UsageError(f"{option} is for CS checkpoints, and {path} is none")
+    if hints.vision_tower is not None and checkpoint.node.release is not None:
+        raise UsageError(f"--vision-tower is for sources with a tower in a folder of its own, and {path} is a CS one")
 
 
 def _as_model(model: str, path: Path, checkpoint: Checkpoint, hints: Hints) -> Checkpoint:

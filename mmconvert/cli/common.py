@@ -41,6 +41,9 @@ SAYING = stacked(
     click.option(
         "--encoder", type=click.IntRange(min=0), help="One image encoder of a CS multimodal checkpoint, from 0."
     ),
+    click.option(
+        "--vision-tower", type=FOLDER, help="The folder of the vision tower, where the config's path is wrong."
+    ),
 )
 
 
@@ -68,11 +71,19 @@ def reporting(function: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def hints(config: Path | None, model: str | None, from_release: str | None, encoder: int | None) -> Hints:
+def hints(
+    config: Path | None, model: str | None, from_release: str | None, encoder: int | None, vision_tower: Path | None
+) -> Hints:
     """What the options of `SAYING` say. Raises UsageError."""
     from mmconvert import api
 
-    return api.Hints(config=config, model=model, release=release(from_release, "--from-release"), encoder=encoder)
+    return api.Hints(
+        config=config,
+        model=model,
+        release=release(from_release, "--from-release"),
+        encoder=encoder,
+        vision_tower=vision_tower,
+    )
 
 
 def release(text: str | None, option: str) -> Release | None:

@@ -81,9 +81,6 @@ SHOWN = 3
 SOURCE = stacked(
     click.option("--src", type=PATH, required=True, help="A folder, a file, or a hub cache folder."),
     SAYING,
-    click.option(
-        "--vision-tower", type=FOLDER, help="The folder of the vision tower, where the config's path is wrong."
-    ),
 )
 TARGET = stacked(
     click.option("--to-release", help="The CS release to write (2.10, 2.4, ...)  [default: the newest]"),

@@ -25,7 +25,7 @@ MODEL = stacked(
         help="A config.json, a CS params file or its model section; for models of several parts, a folder with a "
         "config.json for each, or a JSON file that holds them by the parts' names.",
     ),
-    click.option("--as", "form", metavar="FORMAT", help="cs, cs-2.10, hf, llava  [default: the config's own]"),
+    click.option("--as", "form", metavar="FORMAT", help="cs, cs-2.10, hf, llava, llava-hf  [default: its own]"),
     click.option("--to-release", help="The CS release that is meant (2.10, 2.4, ...)  [default: the newest]"),
 )
 

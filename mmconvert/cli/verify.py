@@ -32,8 +32,9 @@ SHOWN = 20
 def verify(reporter: Reporter, a: Path, b: Path | None, forward: bool, tolerance: float | None, **said: Any) -> None:
     """With A and B: B is A, converted, bit for bit. With one folder: it is what its own manifest says.
 
-    --from-release is about A, --model about both, --encoder about each that is CS. --config is about what has no params
-    file of its own; where nothing lacks one, about A if that is a CS checkpoint, and else about B.
+    --from-release and --vision-tower are about A, --model about both, --encoder about each that is CS. --config is
+    about what has no params file of its own; where nothing lacks one, about A if that is a CS checkpoint, and else
+    about B.
     """
     from mmconvert import api
 

@@ -115,3 +115,15 @@ def test_a_drawn_model_has_the_type_that_its_config_says(mmconvert: Run, tmp_pat
     assert done.returncode == 0, done.stderr
     types = {each["dtype"] for each in json.loads((tmp_path / "out/mmconvert.json").read_text())["tensors"]}
     assert types == {"float16"}
+
+
+def test_a_tower_that_lies_elsewhere_is_named_to_every_command(
+    refused: Callable[..., str], mmconvert: Run, source: Path, tmp_path: Path
+) -> None:
+    text, tower = source / "text_model_llava", tmp_path / "elsewhere"
+    (source / "image_model").rename(tower)
+    assert "name its folder with --vision-tower" in refused("llava-to-hf", text)
+    named = ("--vision-tower", tower)
+    assert mmconvert("llava-to-hf", "--src", text, "--out", tmp_path / "joined", *named).returncode == 0
+    for command in (("inspect", text), ("verify", text, tmp_path / "joined"), ("diff", text, text)):
+        assert mmconvert(*command, *named).returncode == 0, command
