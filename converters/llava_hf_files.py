@@ -13,7 +13,16 @@ from typing import Any
 from mmconvert.documents import dump_json, parse_json
 from mmconvert.errors import InputRefused
 from mmconvert.spec import Config
-from mmconvert.tokenizers import Files, begins_first_alone, ids, tokenizer_json, unsaid, with_tokens, without_tokens
+from mmconvert.tokenizers import (
+    Files,
+    begins_first_alone,
+    for_older_releases,
+    ids,
+    tokenizer_json,
+    unsaid,
+    with_tokens,
+    without_tokens,
+)
 
 from . import clip
 from .llava_hf_template import chat_template
@@ -151,8 +160,8 @@ def together(config: Config, files: Files) -> tuple[Files, Sequence[str]]:
 
 
 def _tokenizer(text: Files, own: int) -> tuple[dict[str, bytes], Sequence[str]]:
-    """The tokenizer's files with the tokens that are added here, and what to tell of them."""
-    files, told = dict(text), []
+    """The tokenizer's files with the tokens that are added here, for all releases, and what to tell of them."""
+    files, told = for_older_releases(text), []
     if "tokenizer.json" not in files and "tokenizer.model" in files:
         # LLaVA's folders hold sentencepiece's file alone, which transformers 5 reads only where protobuf is installed.
         try:

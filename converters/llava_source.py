@@ -17,6 +17,7 @@ from mmconvert.paths import ABSENT, get
 from mmconvert.rules import ANYTHING, ConfigRow, Fallback, Rule, Values, const, derived, group, limited
 from mmconvert.schema import Schema, load
 from mmconvert.spec import A, Config, mount
+from mmconvert.tokenizers import for_older_releases
 
 from . import clip, decoder, projector, rope, usage
 from .llama import is_llama
@@ -349,6 +350,7 @@ LLAVA = replace(
     folders=_llava_folders,
     links={f"{TEXT}.mm_vision_tower": IMAGE},
     needs=_llava_needs,
+    tokenizer_files=for_older_releases,
     casts_to_float16=True,
     usage=usage.llava,
     settle=LLAVA_NAMES.settle,

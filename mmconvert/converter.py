@@ -93,8 +93,9 @@ class Format:
     `settle` has the last word on a config that is about to be written, for what only the original config knows.
     `documents` are small files that a complete export needs, made from the config where none travelled along.
     `tokenizer` names the part that the tokenizer belongs to and the config field with the vocabulary's rows; `needs`
-    lists files without which readers of this format fail, with what to do. `casts_to_float16` is true where its readers
-    do that to every weight. `binding` is for a format whose home has more folders than it.
+    lists files without which readers of this format fail, with what to do. `tokenizer_files` puts the files of that
+    part into words that its readers know. `casts_to_float16` is true where these do that to every weight.
+    `binding` is for a format whose home has more folders than it.
     `alone` gives the parts, by their names in tables, that can be written by themselves. `usage` says for a config how
     programs load what is written. `strangers` are `model_type`s that are like it and not converted, with the reason.
     """
@@ -115,6 +116,7 @@ class Format:
     documents: Callable[[Config], Mapping[str, Any]] = lambda config: {}
     settle: Callable[[Config, Config], Config] = lambda config, original: config
     tokenizer: tuple[str, str] | None = None
+    tokenizer_files: Callable[[Files], Files] = lambda files: files
     casts_to_float16: bool = False
     needs: Callable[[Config], Mapping[str, str]] = lambda config: {}
     binding: Binding | None = None

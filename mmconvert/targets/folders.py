@@ -22,7 +22,7 @@ from mmconvert.scan import WIDER_THAN_FLOAT16, Float16Watch
 from mmconvert.spec import Config
 from mmconvert.targets import card
 from mmconvert.targets.job import Job, Target, never_written
-from mmconvert.targets.sidecars import unchanged
+from mmconvert.targets.sidecars import tokenizer_files, unchanged
 from mmconvert.targets.weights import outputs, safetensors, torch_bin
 from mmconvert.tokenizers import Files
 
@@ -62,6 +62,7 @@ def _all(job: Job, config: Config, files: Files, warnings: list[str]) -> Target:
     if form.binding is not None:
         bound, told = form.binding.together(config, beside)
         beside, warnings = dict(bound), [*warnings, *told]
+    beside |= tokenizer_files(form, beside)
     # A licence of the whole stands beside the folders of its parts.
     carried = {_placed({"": "", **folders}, name): data for name, data in beside.items() if _has_place(name, folders)}
     documents |= carried

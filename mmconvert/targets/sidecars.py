@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmconvert import tokenizers
 from mmconvert.containers.shards import inside
+from mmconvert.converter import Format
 from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts.checkpoint import is_sidecar
 from mmconvert.layouts.hugging_face import snapshot
@@ -62,6 +63,15 @@ def _length(files: Files) -> int | None:
 
 def _is_tokenizer(name: str, prefix: str) -> bool:
     return name.startswith(prefix) and name.removeprefix(prefix).startswith(TOKENIZER)
+
+
+def tokenizer_files(form: Format, files: Files) -> Files:
+    """The files of the tokenizer's part, as the format's readers know them."""
+    if form.tokenizer is None:
+        return {}
+    prefix = f"{form.tokenizer[0]}/" if form.tokenizer[0] else ""
+    mine = {name.removeprefix(prefix): data for name, data in files.items() if _is_tokenizer(name, prefix)}
+    return {prefix + name: data for name, data in form.tokenizer_files(mine).items()}
 
 
 def unchanged(job: Job, files: Files) -> tuple[str, ...]:

@@ -202,3 +202,24 @@ def test_every_file_beside_llava_s_weights_comes_back_as_it_was(convert: Convert
             for folder in (source, back)
         )
         assert after == before
+
+
+@pytest.mark.parametrize("to", ["llava", "llava-hf"])
+def test_a_tokenizer_of_transformers_5_is_written_for_4_too_and_is_not_said_to_be_as_it_was(
+    convert: Convert, tmp_path: Path, to: str
+) -> None:
+    source = shutil.copytree(GOLDEN / "llava" / "tiny_llava_hf", tmp_path / "source")
+    said = document(source, "tokenizer_config.json")
+    more = {"extra_special_tokens": ["<s>", "dog"], "tokenizer_class": "TokenizersBackend"}
+    (source / "tokenizer_config.json").write_text(json.dumps({**said, **more}))
+    out = convert("convert", source, tmp_path / "out", "--to", to)
+    folder = out / "text_model_llava" if to == "llava" else out
+    config = document(folder, "tokenizer_config.json")
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert config["additional_special_tokens"] == ["dog"]
+    assert not config.keys() & {"backend", "is_local", "local_files_only", "extra_special_tokens"}
+    fast = document(folder, "tokenizer.json")
+    assert fast["pre_tokenizer"]["add_prefix_space"] is True
+    assert fast["model"]["merges"][0] == "▁ s"
+    carried = document(out, "mmconvert.json")["carried"]
+    assert not {name for name in carried if "tokenizer" in name}
