@@ -81,6 +81,28 @@ def test_llavas_scripts_are_given_the_folder_and_the_conversation(
     assert f"python -m lmms_eval --model llava --model_args pretrained=DIR/{text},conv_template={mode} " in said
 
 
+def test_lmms_eval_is_told_which_of_its_two_llavas_this_is(llava: Path, tmp_path: Path) -> None:
+    said = card(convert(llava, tmp_path / "out", "llava-hf"))
+    assert "python -m lmms_eval --model llava_hf --model_args pretrained=DIR --tasks mme" in said
+
+
+@pytest.mark.parametrize(
+    ("to", "only", "kind"),
+    [
+        ("llava-hf", None, "LlavaForConditionalGeneration"),
+        ("hf", None, "AutoModelForCausalLM"),
+        ("hf", "text", "AutoModelForCausalLM"),
+    ],
+)
+def test_a_language_model_is_loaded_as_it_was_saved(
+    llava: Path, tmp_path: Path, to: str, only: str | None, kind: str
+) -> None:
+    """Transformers 4 makes float32 of everything, unless it is asked not to."""
+    said = card(convert(llava, tmp_path / "out", to, only=only))
+    (line,) = (line for line in said.splitlines() if f"{kind}.from_pretrained(" in line)
+    assert line.endswith(', torch_dtype="auto")')
+
+
 def test_a_drawn_checkpoint_has_none(llama: Path, tmp_path: Path) -> None:
     mmconvert.synth("llama", llama / "config.json", tmp_path / "out", fsync=False)
     assert not (tmp_path / "out/README.md").exists()
