@@ -11,6 +11,7 @@ from mmconvert.diagnosis import Patient
 from mmconvert.errors import InputRefused
 
 FAST, SLOW, ADDED = "tokenizer.json", "tokenizer.model", "added_tokens.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 PREPROCESSOR = "preprocessor_config.json"
 
 
@@ -69,6 +70,18 @@ def token_id(folder: Patient, token: str) -> int | None:
         if isinstance(each, dict) and each.get("content") == token:
             found = _number(number)
     return found if isinstance(found, int) else None
+
+
+def tokenizer_of_5(folder: Patient) -> Iterator[str]:
+    """What a tokenizer's config says in words that only transformers 5 has."""
+    for said in tokenizers.unread_config(folder.document(TOKENIZER_CONFIG)):
+        yield f"{folder.at(TOKENIZER_CONFIG)}: {said}"
+
+
+def tokenizer_json_of_5(folder: Patient) -> Iterator[str]:
+    """What a tokenizer.json says in forms that the `tokenizers` of early releases of 4, such as 4.37, do not read."""
+    for said in tokenizers.unread_fast(folder.document(FAST)):
+        yield f"{folder.at(FAST)}: {said}"
 
 
 def _number(text: str) -> int | None:

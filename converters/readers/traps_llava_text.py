@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .traps_files import ADDED, FAST, SLOW, token_count, token_id
+from mmconvert.tokenizers import unread_config
+
+from .traps_files import ADDED, FAST, SLOW, TOKENIZER_CONFIG, token_count, token_id, tokenizer_json_of_5
 from .traps_parts import integer
 from .view_llava import Llava, says
 
@@ -56,6 +58,16 @@ def no_tokenizer(llava: Llava) -> Iterator[str]:
         yield f"{llava.text.path}: holds neither {FAST} nor {SLOW}"
     elif llava.mistral and "tokenizer_config.json" not in llava.text.names:
         yield f"{llava.text.at('tokenizer_config.json')} is missing"
+
+
+def tokenizer_of_5(llava: Llava) -> Iterator[str]:
+    """What transformers 4.37 does not read: a list of extra special tokens it passes over, and so is not meant."""
+    config = llava.text.document(TOKENIZER_CONFIG)
+    for said in unread_config({"tokenizer_class": config.get("tokenizer_class")}):
+        yield f"{llava.text.at(TOKENIZER_CONFIG)}: {said}"
+    if llava.mistral:
+        # Of a LLaMA only tokenizer.model is loaded.
+        yield from tokenizer_json_of_5(llava.text)
 
 
 def rows_cut(llava: Llava) -> Iterator[str]:

@@ -184,6 +184,11 @@ def replace_by_llava_hf(draft: Draft) -> None:
     fields(model_type="llava", text_config={})(draft)
 
 
+def tokenizer_json_of_5(draft: Draft) -> None:
+    model = {"vocab": {f"t{number}": number for number in range(320)}, "merges": [["t", "1"]]}
+    (draft.path / TEXT / "tokenizer.json").write_text(json.dumps({"model": model}))
+
+
 def widen_tokenizer(draft: Draft) -> None:
     write(f"{TEXT}/added_tokens.json", {"<a>": 320, "<b>": 321})(draft)
 
@@ -315,6 +320,17 @@ CASES = [
         ),
         "384 rows, the tokenizer 320 tokens",
     ),
+    case(
+        "tokenizer-of-transformers-5",
+        lambda draft: tokenizer(draft, tokenizer_class="TokenizersBackend", extra_special_tokens=["<s>"]),
+        "tokenizer_config.json: tokenizer_class is TokenizersBackend",
+    ),
+    case(
+        "tokenizer-of-transformers-5",
+        both(tokenizer_json_of_5, fields(model_type="llava_mistral", num_key_value_heads=4), rename("llava_mistral")),
+        "tokenizer.json: merges are pairs",
+        name="mistral",
+    ),
     case("rows-invented", widen_tokenizer, "320 rows, the tokenizer 322 tokens"),
     case(
         "rows-invented",
@@ -419,6 +435,7 @@ def test_every_trap_is_sprung() -> None:
     [
         *("tower-without-prefix", "tower-without-preprocessor", "tower-in-text-ignored", "projector-missing"),
         *("tokenizer-model", "rows-invented", "safetensors-metadata", "cast"),
+        "tokenizer-of-transformers-5",
     ],
 )
 def test_the_command_that_is_named_mends(

@@ -148,6 +148,15 @@ def write(name: str, document: Any) -> Change:
     return lambda draft: (draft.path / name).write_text(json.dumps(document))
 
 
+def tokenizer_json(merges: Any = (), **steps: Any) -> Change:
+    def change(draft: Draft) -> None:
+        file = draft.path / "tokenizer.json"
+        said = json.loads(file.read_text())
+        file.write_text(json.dumps({**said, "model": {**said["model"], "merges": merges}, **steps}))
+
+    return change
+
+
 def processor(**values: Any) -> Change:
     def change(draft: Draft) -> None:
         file = draft.path / "processor_config.json"
@@ -333,6 +342,22 @@ CASES = [
     case("preprocessor-absent", "tower", unlink("preprocessor_config.json"), "preprocessor_config.json is missing"),
     case("crop-size", "tower", write("preprocessor_config.json", {"crop_size": 336}), "336 x 336"),
     case("processor-without-tokenizer", "joined", unlink("tokenizer.json"), "holds neither tokenizer.json"),
+    *(
+        case("tokenizer-of-transformers-5", base, write("tokenizer_config.json", said), says, name=f"{base} {says}")
+        for base in ("joined", "gqa")
+        for said, says in (
+            ({"tokenizer_class": "TokenizersBackend"}, "tokenizer_class is TokenizersBackend"),
+            ({"extra_special_tokens": ["t1"]}, "extra_special_tokens is a list"),
+        )
+    ),
+    *(
+        case("tokenizer-json-of-transformers-5", base, tokenizer_json(**said), says, name=f"{base} {says}")
+        for base in ("joined", "gqa")
+        for said, says in (
+            ({"pre_tokenizer": {"type": "Metaspace"}}, "tokenizer.json: a Metaspace has no add_prefix_space"),
+            ({"merges": [["t", "1"]]}, "tokenizer.json: merges are pairs"),
+        )
+    ),
     case("tokenizer-absent", "gqa", unlink("tokenizer.json"), "holds neither tokenizer.json nor tokenizer.model"),
     case(
         "tokenizer-slow",
@@ -400,6 +425,7 @@ def test_every_trap_is_sprung() -> None:
 MENDED = (
     *("names-of-memory", "processor-absent", "image-processor-absent", "image-processor-inside"),
     *("additional-image-tokens", "processor-differs", "image-sequence-length", "tower-without-prefix"),
+    *("tokenizer-of-transformers-5", "tokenizer-json-of-transformers-5"),
 )
 
 
