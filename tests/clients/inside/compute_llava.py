@@ -1,11 +1,11 @@
 """Load llava-hf folders as a user of transformers does, and keep what they compute. Runs in a client's environment.
 
 Usage: python compute_llava.py JOBS. JOBS is a JSON list of objects: `folder`, the llava-hf folder; `source`, the two
-folders of the LLaVA source repository that it was made of; `inputs`, recorded inputs in that repository's form;
-`saved`, a folder for the model and its processor as this transformers saves them; and `target`, the safetensors file
-to write. It gets logits and generated ids for the recorded inputs, and what processor
-and tokenizer make of a picture and a text beside what those of `source` make of them; and, as its metadata, what
-transformers says of the keys that it did not find or had no use for.
+folders of the LLaVA source repository that it was made of, if it was; `inputs`, recorded inputs in that repository's
+form; `saved`, a folder for the model and its processor as this transformers saves them; and `target`, the safetensors
+file to write. It gets logits and generated ids for the recorded inputs, a reply to a question in the folder's chat
+template, and what processor and tokenizer make of a picture and a text beside what those of `source` make of them; and,
+as its metadata, what transformers says of the keys that it did not find or had no use for.
 """
 
 from __future__ import annotations
@@ -54,21 +54,36 @@ def spelled_out(ids: torch.Tensor, placeholder: int, times: int) -> torch.Tensor
     return torch.tensor([row])
 
 
-def preprocessed(transformers: Any, processor: Any, source: Path) -> dict[str, torch.Tensor]:
-    """A picture and a text, as processor and tokenizer of the export have them and those of its source."""
+def question(processor: Any, folder: Path) -> str:
+    """A picture and a question about it, in the words of the folder's chat template."""
+    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": TEXT}]}]
+    template = (folder / "chat_template.jinja").read_text("utf-8")
+    said = {"chat_template": template, "add_generation_prompt": True, "tokenize": False}
+    return str(processor.tokenizer.apply_chat_template(turns, **said))
+
+
+def preprocessed(processor: Any, folder: Path) -> dict[str, torch.Tensor]:
+    """A picture, a text and a question, as processor and tokenizer of the export have them."""
+    return {
+        "pixels": processor(text="<image>", images=picture(), return_tensors="pt")["pixel_values"].float(),
+        "ids": torch.tensor(processor.tokenizer(TEXT)["input_ids"]),
+        "question": torch.tensor(processor.tokenizer(question(processor, folder))["input_ids"]),
+    }
+
+
+def of_source(transformers: Any, source: Path) -> dict[str, torch.Tensor]:
+    """The picture and the text, as processor and tokenizer of LLaVA's folders have them."""
     plain = transformers.CLIPImageProcessor.from_pretrained(source / "image_model")
     tokenizer = transformers.LlamaTokenizer.from_pretrained(source / "text_model_llava")
     return {
-        "pixels": processor(text="<image>", images=picture(), return_tensors="pt")["pixel_values"].float(),
         "pixels of the source": plain(picture(), return_tensors="pt")["pixel_values"].float(),
-        "ids": torch.tensor(processor.tokenizer(TEXT)["input_ids"]),
         "ids of the source": torch.tensor(tokenizer(TEXT)["input_ids"]),
     }
 
 
-def computed(model: Any, processor: Any, inputs: Path) -> dict[str, torch.Tensor]:
+def computed(model: Any, processor: Any, folder: Path, inputs: Path) -> dict[str, torch.Tensor]:
     placeholder = model.config.image_token_index
-    prompt = processor(text=f"<image>\n{TEXT}", images=picture(), return_tensors="pt")
+    prompt = processor(text=question(processor, folder), images=picture(), return_tensors="pt")
     # Older releases put all features of a picture in the place of one token, newer ones have a token for each.
     times = int((prompt["input_ids"] == placeholder).sum())
     recorded = load_file(inputs)
@@ -85,10 +100,13 @@ def main(jobs: list[dict[str, str]]) -> None:
     transformers: Any = importlib.import_module("transformers")
     for job in jobs:
         kind, folder = transformers.LlavaForConditionalGeneration, Path(job["folder"])
-        model, info = kind.from_pretrained(folder, output_loading_info=True)
+        # Releases differ in whether they follow the config's torch_dtype, which a model of several types cannot.
+        model, info = kind.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
         processor = load_processor(transformers, folder)
-        outputs = computed(model.float().eval(), processor, Path(job["inputs"]))
-        outputs |= preprocessed(transformers, processor, Path(job["source"]))
+        outputs = computed(model.eval(), processor, folder, Path(job["inputs"]))
+        outputs |= preprocessed(processor, folder)
+        if "source" in job:
+            outputs |= of_source(transformers, Path(job["source"]))
         said = {kind: json.dumps(sorted(map(str, keys))) for kind, keys in info.items()}
         save_file({name: value.clone() for name, value in outputs.items()}, job["target"], said)
         model.save_pretrained(job["saved"])
