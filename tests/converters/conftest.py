@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from mmconvert import Hints, Options, api, registry, spellings
 from mmconvert.configs import Translation
-from mmconvert.converter import Converter
+from mmconvert.converter import Binding, Converter
 from mmconvert.errors import InputRefused
 from mmconvert.paths import ABSENT, get
 from mmconvert.releases import Release
@@ -254,3 +254,11 @@ def cs_llava() -> Configs:
 @pytest.fixture(scope="session")
 def llava_hf() -> Configs:
     return _configs("mmsimple-llava", "llava-hf")
+
+
+@pytest.fixture(scope="session")
+def binding() -> Binding:
+    """How llava-hf keeps LLaVA's two folders in one."""
+    (found,) = {each.a.binding for each in registry.converters() if each.a.name == "llava-hf"}
+    assert found is not None
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -205,6 +206,19 @@ def test_whether_the_head_is_tied_is_said_above_and_inside(
 ) -> None:
     config = llava_hf.to_hf(mmsimple.to_cs(llava_config(tie_word_embeddings=tied)))
     assert (config["tie_word_embeddings"], config["text_config"]["tie_word_embeddings"]) == (tied, tied)
+
+
+@pytest.mark.parametrize(("said", "told"), [("pad", True), ("square", False), (None, True)])
+def test_pictures_are_told_of_unless_llava_s_own_config_says_that_it_crops_them(
+    said: str | None, told: bool, llava: Draft, workshop: Workshop
+) -> None:
+    """A CS checkpoint that lost the config it was made from is LLaVA 1.5, which pads."""
+    llava.part("text_model_llava").set(image_aspect_ratio=said or "square")
+    cs = workshop.convert(llava.path, "cs-2.10")
+    if said is None:
+        shutil.rmtree(cs / "assets")
+    warnings = api.plan(cs, workshop.new(), "llava-hf").warnings
+    assert any("pads pictures to squares and transformers crops them" in each for each in warnings) is told
 
 
 @pytest.mark.parametrize("name", ["image_token_id", "image_token_index"])
