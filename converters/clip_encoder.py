@@ -15,7 +15,7 @@ from mmconvert.schema import load
 from mmconvert.spec import A, B, Config, mount
 
 from . import clip, usage
-from .llava_source import IMAGE
+from .llava_names import IMAGE
 from .mmsimple import MMSIMPLE
 from .releases import SINCE_2_2
 

@@ -29,7 +29,8 @@ from mmconvert.spec import A, B, Config
 
 from . import clip, decoder, llava_hf_files, projector, rope, usage
 from .hugging_face import UNTRUSTED, rename_dtype
-from .llava_source import LLAVA, Names, is_joined, is_llava_text, is_mistral_text
+from .llava_names import Names, is_joined, is_llava_text, is_mistral_text
+from .llava_source import LLAVA
 from .multimodal import TEXT, Multimodal, Partner
 
 HF, CS = A, B

@@ -26,7 +26,7 @@ from mmconvert.tokenizers import (
 
 from . import clip
 from .llava_hf_template import chat_template
-from .llava_source import IMAGE, is_llavas_own, is_mistral_text
+from .llava_names import IMAGE, is_llavas_own, is_mistral_text
 from .multimodal import TEXT
 
 IMAGE_TOKEN, PAD_TOKEN = "<image>", "<pad>"

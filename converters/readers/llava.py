@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from mmconvert.diagnosis import Patient, Reader, Trap, error, every, warning
 
 from .. import clip
-from ..llava_source import is_llava_text, is_plain_text
+from ..llava_names import is_llava_text, is_plain_text
 from . import traps_files, traps_parts, traps_tower
 from . import traps_llava_folder as folder
 from . import traps_llava_text as text

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from mmconvert.diagnosis import Patient, Reader, Trap, error, every, warning
 
-from ..llava_source import is_llava_text
+from ..llava_names import is_llava_text
 from . import traps_files, traps_llava_hf, traps_parts, traps_tower
 from .traps_files import FAST, SLOW
 from .traps_parts import Part

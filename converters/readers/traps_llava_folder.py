@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .. import clip
-from ..llava_source import is_llava_text
+from ..llava_names import is_llava_text
 from .view_cs import holds_cs
 from .view_llava import Llava, says
 

@@ -16,7 +16,7 @@ from mmconvert.sources import TensorRef
 from mmconvert.spec import Config
 
 from .. import clip
-from ..llava_source import is_llava_text, is_plain_text
+from ..llava_names import is_llava_text, is_plain_text
 from .traps_parts import LLAMA, MISTRAL, TOWER, Part, below, features
 
 TOWER_IN_TEXT = "model.vision_tower.vision_tower."

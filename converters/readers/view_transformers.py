@@ -16,7 +16,7 @@ from mmconvert.spec import Config
 
 from .. import clip
 from ..llama import is_llama
-from ..llava_source import is_llava_text
+from ..llava_names import is_llava_text
 from ..mistral import is_mistral
 from .traps_parts import LLAMA, MISTRAL, TOWER, Part, below, integer
 
