@@ -63,6 +63,14 @@ def test_the_image_token_is_the_first_that_is_no_language_model_s(
     assert read(generation, "text_model/generation_config.json") == (said if stays else {"pad_token_id": 0})
 
 
+def test_generation_pads_with_the_token_that_is_added_and_keeps_all_else(binding: Binding) -> None:
+    said = {"temperature": 0.2, "pad_token_id": 0}
+    files = together(binding, {**vicuna(), "generation_config.json": as_json(said)})
+    assert read(files, "generation_config.json") == {"temperature": 0.2, "pad_token_id": PAD}
+    made = {"_from_model_config": True, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": PAD}
+    assert read(together(binding, vicuna()), "generation_config.json") == made
+
+
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
@@ -83,6 +91,35 @@ def test_a_token_at_the_id_for_padding_goes_whatever_it_is_called(binding: Bindi
 def test_any_other_token_behind_the_language_model_s_is_refused(binding: Binding, added: dict[str, int]) -> None:
     with pytest.raises(InputRefused, match=r"tokenizer: '<(box|x)>' is \d+, behind <image> \(380\)"):
         apart(binding, {**vicuna(), "added_tokens.json": as_json(added)})
+
+
+def test_an_image_token_with_another_id_than_the_config_s_is_refused_with_what_to_set(binding: Binding) -> None:
+    files = {**vicuna(), "added_tokens.json": as_json({"<box>": IMAGE, "<image>": PAD})}
+    with pytest.raises(InputRefused, match="image_token_index is 380, but <image> is 381 in the tokenizer: set it to"):
+        apart(binding, files)
+
+
+def test_where_the_padding_token_is_taken_another_one_is_added(binding: Binding) -> None:
+    """The language model's own `<pad>` keeps its id and its row."""
+    text = {**vicuna(), "added_tokens.json": as_json({"<pad>": ROWS})}
+    config = {**CONFIG, "image_token_index": ROWS + 1, "pad_token_id": ROWS + 2}
+    files, _ = binding.together(config, {f"text_model/{name}": data for name, data in text.items()})
+    assert read(files, "added_tokens.json") == {"<pad>": ROWS, "<image>": ROWS + 1, "[PAD]": ROWS + 2}
+    assert read(files, "tokenizer_config.json")["pad_token"] == "[PAD]"
+    home = binding.apart(config, files)
+    assert read(home, "text_model/added_tokens.json") == {"<pad>": ROWS}
+
+
+@pytest.mark.parametrize(("rows", "refused"), [(384, False), (385, True)])
+def test_without_a_tokenizer_no_more_rows_are_cut_than_would_be_added(
+    binding: Binding, rows: int, refused: bool
+) -> None:
+    config = {**CONFIG, "text_config": {"vocab_size": rows}}
+    if refused:
+        with pytest.raises(InputRefused, match="no tokenizer is here to say that the rows from 380 on are no tokens"):
+            binding.apart(config, {})
+    else:
+        assert read(binding.apart(config, {}), "text_model/config.json")["vocab_size"] == ROWS
 
 
 @pytest.mark.parametrize(("said", "legacy"), [({}, True), ({"legacy": False}, False), ({"legacy": True}, True)])
@@ -131,6 +168,15 @@ def test_a_template_in_the_old_file_comes_out_where_there_is_no_new_one(binding:
 
 def test_the_template_that_is_made_does_not_travel_back(binding: Binding) -> None:
     assert "text_model/chat_template.jinja" not in apart(binding, together(binding, vicuna()))
+
+
+def test_licences_of_both_parts_and_of_the_whole_keep_apart(binding: Binding) -> None:
+    licences = {"text_model/LICENSE": b"text", "image_model/LICENSE": b"tower", "LICENSE": b"whole"}
+    files, _ = binding.together(CONFIG, licences)
+    found = apart(binding, files)
+    assert {name: found[name] for name in licences} == licences
+    alone, _ = binding.together(CONFIG, {"image_model/LICENSE": b"tower"})
+    assert alone["LICENSE"] == b"tower"
 
 
 def test_files_of_this_format_alone_are_made_anew_or_gone(binding: Binding) -> None:
