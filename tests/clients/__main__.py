@@ -15,15 +15,15 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from tempfile import TemporaryDirectory
 
-from tests.clients import cerebras, hugging_face, llava_hf
+from tests.clients import cerebras, hugging_face, llava_hf, llava_hf_saved
 from tests.clients.commands import Checks
 from tests.clients.environments import Environment, build
 
 Part = Callable[[Environment, Path], Checks]
 
 CLIENTS: dict[str, tuple[Part, ...]] = {
-    "transformers-4.37": (hugging_face.check, llava_hf.check),
-    "transformers-4.57": (hugging_face.check, llava_hf.check),
+    "transformers-4.37": (hugging_face.check, llava_hf.check, llava_hf_saved.check),
+    "transformers-4.57": (hugging_face.check, llava_hf.check, llava_hf_saved.check),
     "cerebras-2.10": (cerebras.check,),
 }
 

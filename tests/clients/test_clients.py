@@ -13,7 +13,7 @@ import torch
 import mmconvert
 from mmconvert import Options, api
 from tests.clients import __main__ as program
-from tests.clients import environments, llava_hf
+from tests.clients import environments, llava_hf, llava_hf_saved
 from tests.clients.cerebras import differences
 from tests.clients.commands import Checks
 from tests.clients.environments import Environment
@@ -81,6 +81,26 @@ def test_each_thing_that_a_llava_computes_is_looked_at(name: str, value: torch.T
     assert not any(problem for _, problem in llava_hf.compare(expected, Computed({}, found)))
     checks = dict(llava_hf.compare(expected, Computed({}, {**found, name: value})))
     assert [check for check, problem in checks.items() if problem] == [said]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("logits", torch.zeros(1, 2, 4), "logits are off by 1.0e+00"),
+        ("logits", torch.full((1, 2, 4), torch.nan), "logits are off by nan"),
+        ("pixels", torch.ones(2), "pixels are off by inf"),
+        *((name, torch.tensor([5, 7]), f"{name}: [5, 7], not [5, 6]") for name in llava_hf_saved.SAME),
+    ],
+)
+def test_each_thing_that_was_computed_before_saving_is_looked_at(name: str, value: torch.Tensor, said: str) -> None:
+    same = {"logits": torch.ones(1, 2, 4), "pixels": torch.ones(1)}
+    same |= dict.fromkeys(llava_hf_saved.SAME, torch.tensor([5, 6]))
+    # What is not the language model's own may be anything.
+    beside = {**same, "logits": torch.cat([same["logits"][..., :3], torch.zeros(1, 2, 1)], -1)}
+    assert llava_hf_saved.compare(Computed({}, same), Computed({}, beside), 3) == ""
+    assert llava_hf_saved.compare(Computed({}, same), Computed({}, {**same, name: value}), 3) == said
+    found = Computed({"missing_keys": ["lm_head.weight"]}, same)
+    assert llava_hf_saved.compare(Computed({}, same), found, 3) == "missing_keys: lm_head.weight"
 
 
 def test_weights_that_come_back_are_the_towers_that_count(tmp_path: Path) -> None:

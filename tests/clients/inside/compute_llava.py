@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,22 @@ def picture() -> Image.Image:
     return image
 
 
+@dataclass(frozen=True)
+class TwoParts:
+    """What 4.37's `LlavaProcessor` does, which takes no tokenizer but a LLaMA's: users put the parts together so."""
+
+    pixels: Any
+    tokenizer: Any
+
+    def __call__(self, text: str, images: Image.Image, return_tensors: str) -> dict[str, Any]:
+        given = {"return_tensors": return_tensors}
+        return {**self.tokenizer(text, **given), **self.pixels(images, **given)}
+
+    def save_pretrained(self, folder: str) -> None:
+        self.pixels.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
 def load_processor(transformers: Any, folder: Path) -> Any:
     """The processor of a folder; 4.37 has to be given its two parts.
 
@@ -43,7 +60,9 @@ def load_processor(transformers: Any, folder: Path) -> Any:
     if not transformers.__version__.startswith("4.37."):
         return transformers.AutoProcessor.from_pretrained(folder)
     pixels = transformers.AutoImageProcessor.from_pretrained(folder)
-    return transformers.LlavaProcessor(pixels, transformers.AutoTokenizer.from_pretrained(folder))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    is_llamas = isinstance(tokenizer, transformers.LlamaTokenizer | transformers.LlamaTokenizerFast)
+    return (transformers.LlavaProcessor if is_llamas else TwoParts)(pixels, tokenizer)
 
 
 def spelled_out(ids: torch.Tensor, placeholder: int, times: int) -> torch.Tensor:
