@@ -97,8 +97,8 @@ def apart(config: Config, files: Files) -> Files:
     parts = home_config(config)
     found = {f"{part}/config.json": dump_json(dict(document)) for part, document in parts.items()}
     processor = _mapping(parse_json(files.get(PROCESSOR, b"{}"), PROCESSOR))
-    if PREPROCESSOR not in files and isinstance(processor.get("image_processor"), dict):
-        # transformers 5 keeps it inside.
+    if isinstance(processor.get("image_processor"), dict):
+        # transformers 5 keeps it inside; a file of its own, where there is one, counts.
         found[f"{IMAGE}/{PREPROCESSOR}"] = dump_json(processor["image_processor"])
     kept = without_tokens(files, own)
     made = _made(config, kept)
