@@ -212,7 +212,7 @@ TEXT: tuple[Trap[Llava], ...] = (
     error("tokenizer-of-mistral", text.no_tokenizer,
           why="LLaVA cannot load the tokenizer",
           mend=f"{TOKENIZER}, where DIR holds a Mistral's tokenizer files"),
-    error("tokenizer-of-transformers-5", text.tokenizer_of_5,
+    error("tokenizer-too-new", text.tokenizer_of_5,
           why="transformers 4.37 does not know that, and LLaVA stops at the tokenizer",
           mend=AGAIN),
     warning("rows-cut", text.rows_cut,

@@ -14,17 +14,24 @@ from mmconvert.layouts import recognise
 from mmconvert.params import model_section
 from mmconvert.spec import A
 from tests.converters.checkpoints import contents, weights, write
-from tests.converters.properties import CONVERTERS, every_converter, examples, meaning
+from tests.converters.properties import CONVERTERS, Sample, every_converter, examples, meaning
 from tests.converters.reference import held, written
 from tests.converters.reference_rows import through_side_b
 from tests.converters.strategies import samples
+
+
+def can_be_cut(sample: Sample) -> bool:
+    """Without a tokenizer, no more rows are cut than two more tokens and a multiple of 64 explain."""
+    if sample.text is None or sample.rows is None:
+        return True
+    return sample.rows <= -(-(sample.text.vocab + 2) // 64) * 64
 
 
 @every_converter
 @examples(3, shrink=False)
 @given(data=st.data())
 def test_a_checkpoint_goes_through_every_release_and_comes_back(name: str, data: st.DataObject) -> None:
-    converter, sample = CONVERTERS[name], data.draw(samples(CONVERTERS[name]))
+    converter, sample = CONVERTERS[name], data.draw(samples(CONVERTERS[name]).filter(can_be_cut))
     holding, made, hints = held(sample), data.draw(weights()), Hints(model=converter.model)
     tensors = made.held(holding, A, copies=data.draw(st.booleans()), beside=data.draw(st.booleans()))
     # What side a never has is made.

@@ -321,12 +321,12 @@ CASES = [
         "384 rows, the tokenizer 320 tokens",
     ),
     case(
-        "tokenizer-of-transformers-5",
+        "tokenizer-too-new",
         lambda draft: tokenizer(draft, tokenizer_class="TokenizersBackend", extra_special_tokens=["<s>"]),
         "tokenizer_config.json: tokenizer_class is TokenizersBackend",
     ),
     case(
-        "tokenizer-of-transformers-5",
+        "tokenizer-too-new",
         both(tokenizer_json_of_5, fields(model_type="llava_mistral", num_key_value_heads=4), rename("llava_mistral")),
         "tokenizer.json: merges are pairs",
         name="mistral",
@@ -435,7 +435,7 @@ def test_every_trap_is_sprung() -> None:
     [
         *("tower-without-prefix", "tower-without-preprocessor", "tower-in-text-ignored", "projector-missing"),
         *("tokenizer-model", "rows-invented", "safetensors-metadata", "cast"),
-        "tokenizer-of-transformers-5",
+        "tokenizer-too-new",
     ],
 )
 def test_the_command_that_is_named_mends(
