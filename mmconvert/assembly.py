@@ -20,7 +20,7 @@ from mmconvert.options import Options
 from mmconvert.plans import Journey, PlannedTensor
 from mmconvert.registry import Hop
 from mmconvert.remark import Remark
-from mmconvert.rows import FILLED
+from mmconvert.rows import own_rows
 from mmconvert.sources import TensorRef
 from mmconvert.spec import Pair
 
@@ -75,7 +75,7 @@ def assemble(checkpoint: Checkpoint, hops: Sequence[Hop], options: Options) -> A
 
 def _own_rows(origin: Origin) -> int:
     """How many rows of the source the target has."""
-    return origin.rows if origin.index is None else sum(row != FILLED for row in origin.index)
+    return origin.rows if origin.index is None else own_rows(origin.index)
 
 
 def _planned(target: str, ref: TensorRef, origin: Origin, options: Options, overflow: Overflow) -> PlannedTensor:

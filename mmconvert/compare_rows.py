@@ -8,7 +8,7 @@ from dataclasses import replace
 from mmconvert.assembly import Assembly
 from mmconvert.findings import Findings
 from mmconvert.mapping import Leg
-from mmconvert.rows import FILLED
+from mmconvert.rows import own_rows
 from mmconvert.sources import TensorRef
 
 
@@ -26,10 +26,9 @@ def without_rows_made(
     """Both sides without the rows that A has not, for a B of another program: what it fills them with is its affair."""
     tensors, cut = [], dict(found)
     for tensor in assembly.tensors:
-        index = tensor.journey.index if tensor.journey else None
-        own = sum(row != FILLED for row in index or ())
-        ref = found.get(tensor.key)
-        if own < len(index or ()):
+        index = (tensor.journey.index if tensor.journey else None) or ()
+        own, ref = own_rows(index), found.get(tensor.key)
+        if own < len(index):
             tensor = replace(tensor, shape=(own, *tensor.shape[1:]))
             if ref is not None and ref.shape and ref.shape[0] > own:
                 cut[tensor.key] = replace(ref, shape=(own, *ref.shape[1:]))

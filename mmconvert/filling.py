@@ -11,7 +11,7 @@ from mmconvert.casts import CASTABLE, rounded, widened
 from mmconvert.dtypes import DType
 from mmconvert.errors import InputRefused
 from mmconvert.holes import Zeros
-from mmconvert.rows import FILLED, Index, is_identity
+from mmconvert.rows import Index, is_identity, own_rows
 from mmconvert.sources import Gather, Source, TensorRef, blocks
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def arranged(ref: TensorRef, index: Index | None) -> Source:
     """
     if index is None or isinstance(ref.source, Zeros):
         return ref.source
-    own = next((at for at, row in enumerate(index) if row == FILLED), len(index))
+    own = own_rows(index)
     kept = index[:own]
     row_bytes = ref.nbytes // ref.shape[0]
     # What follows the rows that stay is not asked for.

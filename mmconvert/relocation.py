@@ -14,12 +14,10 @@ from typing import Any
 
 from mmconvert import layouts, registry
 from mmconvert.amendment import amend
-from mmconvert.containers.shards import inside
 from mmconvert.converter import Format
-from mmconvert.documents import read_json
 from mmconvert.errors import InputRefused, UsageError
 from mmconvert.json_field import set_field
-from mmconvert.layouts.hugging_face import snapshot
+from mmconvert.layouts.hugging_face import config_of, snapshot
 from mmconvert.options import TOWER_PATH
 
 CONFIG = "config.json"
@@ -83,7 +81,7 @@ class _Link:
 
     def leads_to(self, folder: Path) -> bool:
         """Whether a folder is one that the field may name."""
-        return (folder / CONFIG).is_file() and self.form.parts[self.tower](_config(folder))
+        return (folder / CONFIG).is_file() and self.form.parts[self.tower](config_of(folder))
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def _place(path: Path) -> _Place:
     here = snapshot(path)
     alone = (here / CONFIG).is_file()
     folders = [here] if alone else [snapshot(each) for each in sorted(here.iterdir()) if each.is_dir()]
-    configs = {each: _config(each) for each in folders if (each / CONFIG).is_file()}
+    configs = {each: config_of(each) for each in folders if (each / CONFIG).is_file()}
     for link in _links():
         holders = [each for each in configs if link.held_by(configs[each])]
         if len(holders) > 1:
@@ -171,13 +169,6 @@ def _tower(place: _Place) -> Path:
         where = f"{place.folder}: its {link.tower} ({link.field} is {said!r})"
         raise InputRefused(f"{where} is not found; name its folder with --tower-path")
     return snapshot(towers[0])
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    config = read_json(inside(folder, CONFIG))
-    if not isinstance(config, dict):
-        raise InputRefused(f"{folder / CONFIG}: holds no mapping")
-    return config
 
 
 def _absolute(folder: Path) -> Path:

@@ -79,6 +79,13 @@ def compose(first: Index | None, second: Index | None, rows: int) -> Index | Non
     return None if moved is None or (len(moved) == rows and is_identity(moved)) else moved
 
 
+def own_rows(index: Index) -> int:
+    """How many rows of a list are a source's; those that are `FILLED` follow."""
+    if not index or index[-1] != FILLED:
+        return len(index)
+    return next(at for at, row in enumerate(index) if row == FILLED)
+
+
 def is_identity(index: Index) -> bool:
     return all(row == at for at, row in enumerate(index))
 

@@ -26,7 +26,7 @@ from mmconvert.options import DEFAULTS, Options
 from mmconvert.plans import Plan, PlannedTensor
 from mmconvert.rows import is_permutation
 from mmconvert.sources import Source, TensorRef
-from mmconvert.spec import A, B, Pair, expand
+from mmconvert.spec import B, Pair, expand
 from mmconvert.staging import check_target
 
 FLOAT32 = BY_NAME["float32"]
@@ -90,9 +90,8 @@ def _planned(demands: Demands, seed: int | None, options: Options) -> Iterator[P
         pair = origin.pair
         dtype = options.dtype.get(pair.part, options.dtype.get("")) or demands.dtype(pair) or FLOAT32
         source, rule = _drawn(pair, seed, dtype)
-        # A drawn tensor has side b's rows in the order of side a.
-        index = pair.index if leg.hop.other == B and pair.a_rows is None else None
-        index = origin.index if leg.hop.other == A and pair.a_rows is not None else index
+        # A drawn tensor has side b's rows in the order of side a: towards b they move, towards a some may be made.
+        index = origin.index if (leg.hop.other == B) == (pair.a_rows is None) else None
         if index is not None and seed is not None:
             source = arranged(TensorRef(key, dtype, pair.shape, source), index)
             rule = f"{rule}; {origin.rule}"

@@ -63,7 +63,7 @@ def _candidates(hints: Hints, several: bool) -> Iterable[tuple[Converter, Format
 def single_folder(folder: Path, hints: Hints, weights: Path | None = None) -> Checkpoint:
     """A folder with a `config.json`: one model, or the text part of one whose other part lies elsewhere."""
     refuse_adapters(folder)
-    config = _config(folder)
+    config = config_of(folder)
     for converter, form in _candidates(hints, several=False):
         if form.parts[""](config):
             return _checkpoint(folder, Node(converter.model, form.name), form, {"": folder}, weights)
@@ -101,7 +101,7 @@ def _linked_folder(folder: Path, config: Config, form: Format, part: str, given:
         candidates = [*as_said, folder.parent / Path(value).name, *candidates]
     for candidate in candidates:
         found = snapshot(candidate)
-        if (found / "config.json").is_file() and form.parts[part](_config(found)):
+        if (found / "config.json").is_file() and form.parts[part](config_of(found)):
             return found
     raise InputRefused(
         f"{folder}: its {part} ({field} is {value!r}) is not found; name its folder with --vision-tower "
@@ -112,7 +112,7 @@ def _linked_folder(folder: Path, config: Config, form: Format, part: str, given:
 def several_folders(path: Path, hints: Hints) -> Checkpoint:
     """A folder of folders: each is known by its config, whatever it is called."""
     folders = [snapshot(each) for each in sorted(path.iterdir()) if each.is_dir()] if path.is_dir() else []
-    configs = {each: _config(each) for each in folders if (each / "config.json").is_file()}
+    configs = {each: config_of(each) for each in folders if (each / "config.json").is_file()}
     near_misses: list[str] = []
     strangers = dict(configs)
     for converter, form in _candidates(hints, several=True):
@@ -138,7 +138,7 @@ def several_folders(path: Path, hints: Hints) -> Checkpoint:
 def _tower(folder: Path, form: Format, part: str) -> Path:
     """The folder that a user named for a part, if it is one."""
     found = snapshot(folder)
-    if not (found / "config.json").is_file() or not form.parts[part](_config(found)):
+    if not (found / "config.json").is_file() or not form.parts[part](config_of(found)):
         raise InputRefused(f"{folder}: --vision-tower names no {part}: its config.json is missing or another model's")
     return found
 
@@ -148,7 +148,8 @@ def _kind(config: Config) -> Any:
     return config.get("model_type") or config.get("architectures") or "nothing"
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def config_of(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a folder. Raises InputRefused where it is none, or leads out of the folder."""
     return _mapping(folder, "config.json")
 
 
@@ -196,7 +197,7 @@ def _checkpoint(
 
 def _with_companion(folder: Path, form: Format, part: str, notes: list[str]) -> tuple[dict[str, Any], list[Path]]:
     """A part's config, with what a second file beside it adds; the two are checked against each other."""
-    config = _config(folder)
+    config = config_of(folder)
     if part not in form.companions:
         return config, []
     name, merge = form.companions[part]

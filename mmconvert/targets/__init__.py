@@ -13,5 +13,5 @@ __all__ = ["Job", "Target", "lay_out"]
 
 def lay_out(job: Job) -> Target:
     """Lay the target of a path's last hop out."""
-    files, warnings = sidecars(job)
-    return folders_of_parts(job, files, warnings) if job.hop.other == A else cerebras(job, files, warnings)
+    beside = sidecars(job)
+    return folders_of_parts(job, beside) if job.hop.other == A else cerebras(job, beside)

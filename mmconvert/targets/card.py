@@ -9,7 +9,6 @@ from math import prod
 from mmconvert import __version__
 from mmconvert.converter import Usage
 from mmconvert.plans import OutputFile
-from mmconvert.registry import Node
 from mmconvert.targets.job import Job
 
 NAME = "README.md"
@@ -47,10 +46,8 @@ def _made(job: Job, outputs: Sequence[OutputFile]) -> Iterator[str]:
     parameters = sum(prod(tensor.shape) for tensor in tensors)
     types = Counter(tensor.dtype.name for tensor in tensors)
     said = ", ".join(f"{count} of {name}" for name, count in sorted(types.items()))
-    release = job.checkpoint.node.release
-    source = Node(job.checkpoint.node.model, job.checkpoint.node.format, release)
     yield f"- **What:** {parameters:,} parameters in {len(tensors)} tensors ({said})."
-    yield f"- **From:** a checkpoint of {source}."
+    yield f"- **From:** a checkpoint of {job.checkpoint.node}."
     yield f"- **By:** mmconvert {__version__}, {'; '.join(str(leg.hop) for leg in job.assembly.legs)}."
     for name, value in job.options.recorded().items():
         yield f"- **Asked for:** `{name}` {value}."

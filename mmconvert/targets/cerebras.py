@@ -15,19 +15,18 @@ from mmconvert.releases import NEWEST, Release
 from mmconvert.remark import Remark
 from mmconvert.spec import Config
 from mmconvert.targets.job import Job, Target, never_written
-from mmconvert.targets.sidecars import unchanged
+from mmconvert.targets.sidecars import Sidecars
 from mmconvert.targets.weights import outputs, safetensors
-from mmconvert.tokenizers import Files
 
 # The release whose .mdl files are of the format that is written.
 CONTAINER_SINCE = Release(2, 1)
 
 
-def cerebras(job: Job, sidecars: Files, warnings: list[str]) -> Target:
+def cerebras(job: Job, sidecars: Sidecars) -> Target:
     canonical, tensors = job.assembly.legs[-1].configs.target, job.assembly.tensors
     release = job.release or NEWEST
     document, dropped, kept = _params(job, canonical, release)
-    documents = {"config.yaml": dump_yaml(document)}
+    documents, warnings = {"config.yaml": dump_yaml(document)}, [*sidecars.warnings]
     layouts: Sequence[FileLayout] = ()
     if not job.checkpoint.bare:
         layouts, index = _weights(job, document, str(canonical.get("name", job.hop.converter.model)), release)
@@ -36,9 +35,9 @@ def cerebras(job: Job, sidecars: Files, warnings: list[str]) -> Target:
         warnings.append(
             f"release {release} itself writes and reads an older .mdl; this one is of format 0.5, for 2.1 and later"
         )
-    for name, data in sidecars.items():
-        documents[f"{ASSETS}/{name}"] = _without_strangers(job, data, name)
-    carried = unchanged(job, {name: documents[name] for name in (f"{ASSETS}/{each}" for each in sidecars)})
+    assets = {f"{ASSETS}/{name}": _without_strangers(job, data, name) for name, data in sidecars.files.items()}
+    documents |= assets
+    carried = sidecars.unchanged(assets)
     return Target(outputs(layouts, tensors), documents, carried, tuple(warnings), dropped=dropped, kept=kept)
 
 

@@ -22,15 +22,14 @@ from mmconvert.scan import WIDER_THAN_FLOAT16, Float16Watch
 from mmconvert.spec import Config
 from mmconvert.targets import card
 from mmconvert.targets.job import Job, Target, never_written
-from mmconvert.targets.sidecars import tokenizer_files, unchanged
+from mmconvert.targets.sidecars import Sidecars, tokenizer_files
 from mmconvert.targets.weights import outputs, safetensors, torch_bin
-from mmconvert.tokenizers import Files
 
 
-def folders_of_parts(job: Job, files: Files, warnings: list[str]) -> Target:
+def folders_of_parts(job: Job, sidecars: Sidecars) -> Target:
     """Every part of the format in its folder, or the one that is wanted alone."""
     config = _whole_config(job)
-    return _all(job, config, files, warnings) if job.options.only is None else _one(job, config, files, warnings)
+    return _all(job, config, sidecars) if job.options.only is None else _one(job, config, sidecars)
 
 
 def _whole_config(job: Job) -> Config:
@@ -39,8 +38,8 @@ def _whole_config(job: Job) -> Config:
     return form.settle(_restored(table, job.assembly.legs[-1].configs.target, own), original)
 
 
-def _all(job: Job, config: Config, files: Files, warnings: list[str]) -> Target:
-    form, original = job.hop.target, job.checkpoint.original
+def _all(job: Job, config: Config, sidecars: Sidecars) -> Target:
+    form, original, warnings = job.hop.target, job.checkpoint.original, [*sidecars.warnings]
     folders = form.folders(config)
     written: list[OutputFile] = []
     documents: dict[str, bytes] = {}
@@ -58,7 +57,7 @@ def _all(job: Job, config: Config, files: Files, warnings: list[str]) -> Target:
     for path, part in form.links.items():
         wanted = job.options.tower_path or TOWER_PATH
         config = put(config, path, _tower_path(job.out / folders[part], folders[part], wanted))
-    beside = {name: data for name, data in files.items() if name.rpartition("/")[2] not in job.configs}
+    beside = {name: data for name, data in sidecars.files.items() if name.rpartition("/")[2] not in job.configs}
     if form.binding is not None:
         bound, told = form.binding.together(config, beside)
         beside, warnings = dict(bound), [*warnings, *told]
@@ -76,12 +75,12 @@ def _all(job: Job, config: Config, files: Files, warnings: list[str]) -> Target:
     documents |= _card(job, written, form.usage(config))
     if not original and any(isinstance(row, Fallback) for row in job.hop.converter.configs.rows):
         warnings.append("no original config travelled with the source: token ids and the like are the usual ones")
-    return Target(tuple(written), documents, unchanged(job, carried), tuple(warnings), beyond)
+    return Target(tuple(written), documents, sidecars.unchanged(carried), tuple(warnings), beyond)
 
 
-def _one(job: Job, config: Config, files: Files, warnings: list[str]) -> Target:
+def _one(job: Job, config: Config, sidecars: Sidecars) -> Target:
     """The folder of one part, which stands where the whole would."""
-    form, beyond = job.hop.target, Overflow()
+    form, beyond, warnings = job.hop.target, Overflow(), [*sidecars.warnings]
     alone = form.alone[job.options.only or ""]
     prefix = f"{alone.folder}/"
     tensors = _of_part(job, alone.folder, beyond)
@@ -99,7 +98,7 @@ def _one(job: Job, config: Config, files: Files, warnings: list[str]) -> Target:
             warnings.append(told)
     carried = {
         name.removeprefix(prefix): data
-        for name, data in files.items()
+        for name, data in sidecars.files.items()
         if name.startswith(prefix) and (alone.whole or is_licence(name.removeprefix(prefix)))
     }
     carried = {name: data for name, data in carried.items() if name not in job.configs}
@@ -116,7 +115,7 @@ def _one(job: Job, config: Config, files: Files, warnings: list[str]) -> Target:
         documents[f"{alone.weights}.safetensors.index.json"] = index
     written = outputs(layouts, tensors)
     documents |= _card(job, written, alone.usage(config))
-    return Target(written, documents, unchanged(job, carried), tuple(warnings), beyond)
+    return Target(written, documents, sidecars.unchanged(carried), tuple(warnings), beyond)
 
 
 def _card(job: Job, written: Sequence[OutputFile], usages: Sequence[Usage]) -> dict[str, bytes]:

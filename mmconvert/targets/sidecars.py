@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmconvert import tokenizers
@@ -17,32 +18,64 @@ from mmconvert.tokenizers import Files
 TOKENIZER = ("tokenizer", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template")
 
 
-def sidecars(job: Job) -> tuple[Files, list[str]]:
+@dataclass(frozen=True)
+class Sidecars:
     """The files that travel, as the home of a checkpoint has them, and what is odd about them.
 
-    The user's tokenizer stands in place of the source's.
+    `originals` are the bytes of all files that were read for them.
     """
+
+    files: Files
+    originals: frozenset[bytes]
+    warnings: tuple[str, ...] = ()
+
+    def unchanged(self, files: Files) -> tuple[str, ...]:
+        """The names of those files that are byte for byte what the source has, or the tokenizer that the user gave."""
+        return tuple(name for name, data in files.items() if data in self.originals)
+
+
+def sidecars(job: Job) -> Sidecars:
+    """The files that travel; the user's tokenizer stands in place of the source's."""
     source, given = job.checkpoint, job.options.tokenizer
-    files = dict(tokenizers.read(source.sidecars))
+    files = tokenizers.read(source.sidecars)
+    originals = frozenset(files.values())
     if job.source.binding is not None:
         files = dict(job.source.binding.apart(source.config, files))
     place = job.hop.converter.home.tokenizer
     if place is None:
-        return files, []
-    prefix = f"{place[0]}/" if place[0] else ""
+        return Sidecars(files, originals)
     if given is not None:
-        files = {name: data for name, data in files.items() if not _is_tokenizer(name, prefix)}
         found = tokenizers.read(_tokenizer_in(given))
         if not found:
             raise UsageError(f"{given}: holds no tokenizer files")
+        prefix, originals = _prefix(place[0]), originals | frozenset(found.values())
+        files = {name: data for name, data in files.items() if not _is_tokenizer(name, prefix)}
         files |= {prefix + name: data for name, data in found.items()}
-    mine = {name.removeprefix(prefix): data for name, data in files.items() if _is_tokenizer(name, prefix)}
     config, binding = job.assembly.legs[-1].config_a, job.hop.converter.a.binding
-    ids, rows = _length(mine), get(config if binding is None else binding.home_config(config), place[1])
+    ids = _length(_tokenizer_of(place[0], files))
+    rows = get(config if binding is None else binding.home_config(config), place[1])
     if ids in (None, rows):
-        return files, []
+        return Sidecars(files, originals)
     odd = f"the tokenizer has {ids} ids, the embedding {rows} rows; loaders that resize it do so without a word"
-    return files, [odd]
+    return Sidecars(files, originals, (odd,))
+
+
+def tokenizer_files(form: Format, files: Files) -> Files:
+    """The files of the tokenizer's part, as the format's readers know them."""
+    if form.tokenizer is None:
+        return {}
+    part = form.tokenizer[0]
+    return {_prefix(part) + name: data for name, data in form.tokenizer_files(_tokenizer_of(part, files)).items()}
+
+
+def _tokenizer_of(part: str, files: Files) -> Files:
+    """The files of the tokenizer of a part, by their names within it."""
+    prefix = _prefix(part)
+    return {name.removeprefix(prefix): data for name, data in files.items() if _is_tokenizer(name, prefix)}
+
+
+def _prefix(part: str) -> str:
+    return f"{part}/" if part else ""
 
 
 def _tokenizer_in(folder: Path) -> dict[str, Path]:
@@ -63,20 +96,3 @@ def _length(files: Files) -> int | None:
 
 def _is_tokenizer(name: str, prefix: str) -> bool:
     return name.startswith(prefix) and name.removeprefix(prefix).startswith(TOKENIZER)
-
-
-def tokenizer_files(form: Format, files: Files) -> Files:
-    """The files of the tokenizer's part, as the format's readers know them."""
-    if form.tokenizer is None:
-        return {}
-    prefix = f"{form.tokenizer[0]}/" if form.tokenizer[0] else ""
-    mine = {name.removeprefix(prefix): data for name, data in files.items() if _is_tokenizer(name, prefix)}
-    return {prefix + name: data for name, data in form.tokenizer_files(mine).items()}
-
-
-def unchanged(job: Job, files: Files) -> tuple[str, ...]:
-    """The names of those files that are byte for byte what the source has, or the tokenizer that the user gave."""
-    known = set(tokenizers.read(job.checkpoint.sidecars).values())
-    given = job.options.tokenizer
-    known |= set() if given is None else set(tokenizers.read(_tokenizer_in(given)).values())
-    return tuple(name for name, data in files.items() if data in known)
