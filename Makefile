@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clients clean
+.PHONY: help demo test trust lint bench clients clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ demo: $(STAMP)  ## convert small random checkpoints there and back, train one, a
 
 test: $(STAMP)  ## run the tests on two cores
 	$(BIN)/pytest -q -n 2
+
+trust: $(STAMP)  ## try hostile input, broken disks and kills, far more often than the tests do, and count
+	MMCONVERT_TRUST=thorough $(BIN)/pytest -q -n 2 tests/trust
 
 lint: $(STAMP)  ## ruff (rules and format) and mypy
 	$(BIN)/ruff check
