@@ -10,35 +10,23 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmconvert import __version__, digests
-from mmconvert.containers.layout import FileLayout
 from mmconvert.errors import UsageError, VerificationFailed
 from mmconvert.findings import Findings
+from mmconvert.pieces import Piece, damaged, frame_digest, pieces_of
 from mmconvert.plans import Plan
 from mmconvert.progress import Progress, Silent
 from mmconvert.remark import Remark
-from mmconvert.sources import blocks
 
 NAME = "mmconvert.json"
 SCHEMA = 1
-BLOCK = 1 << 20
 # What trying to make sense of a manifest raises if it is not one that we wrote.
 _SENSELESS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Some bytes of a file that have a digest of their own: `spans` of (offset, length), in rising order."""
-
-    name: str
-    spans: tuple[tuple[int, int], ...]
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -47,7 +35,7 @@ class _Expected:
 
     digest: str
     sizes: Mapping[str, int]
-    pieces: Mapping[str, list[_Piece]]
+    pieces: Mapping[str, list[Piece]]
     tensors: int
 
 
@@ -79,7 +67,7 @@ def build(
             for tensor in output.tensors
         ],
         "files": {
-            output.layout.name: {"bytes": output.layout.size, "frame": _frame_digest(output.layout, digest)}
+            output.layout.name: {"bytes": output.layout.size, "frame": frame_digest(output.layout, digest)}
             for output in plan.outputs
         },
         "documents": {name: _entry(data, digest) for name, data in plan.documents.items()},
@@ -144,8 +132,8 @@ def check_folder(folder: Path, progress: Progress | None = None) -> Findings:
     watcher.start(sum(expected.sizes[name] for name in whole))
     try:
         for name in whole:
-            damaged = _check_file(folder / name, expected.pieces[name], expected.digest, watcher)
-            problems += [f"{name}: {problem}" for problem in damaged]
+            found = damaged(folder / name, expected.pieces[name], expected.digest, watcher)
+            problems += [f"{name}: {problem}" for problem in found]
     finally:
         watcher.finish()
     return Findings(sorted(problems), tensors=expected.tensors, nbytes=sum(expected.sizes.values()))
@@ -181,16 +169,14 @@ def _understand(data: bytes) -> _Expected:
     document = _read(data)
     digest, files, documents = document["digest"], document["files"], document["documents"]
     sizes = {name: _count(entry["bytes"]) for name, entry in {**files, **documents}.items()}
-    pieces = {name: [_Piece("document", ((0, sizes[name]),), entry["digest"])] for name, entry in documents.items()}
-    tensors: dict[str, list[_Piece]] = {name: [] for name in files}
+    pieces = {name: [Piece("document", ((0, sizes[name]),), entry["digest"])] for name, entry in documents.items()}
+    tensors: dict[str, list[Piece]] = {name: [] for name in files}
     for entry in document["tensors"]:
         offset, length = _count(entry["offset"]), _count(entry["bytes"])
         if offset + length > sizes[entry["file"]]:
             raise ValueError(f"tensor {entry['key']!r} ends behind its file")
-        tensors[entry["file"]].append(_Piece(entry["key"], ((offset, length),), entry["digest"]))
-    for name, entry in files.items():
-        frame = tuple(_outside((tensor.spans[0] for tensor in tensors[name]), sizes[name]))
-        pieces[name] = [_Piece("header", frame, entry["frame"]), *tensors[name]]
+        tensors[entry["file"]].append(Piece(entry["key"], ((offset, length),), entry["digest"]))
+    pieces |= {name: pieces_of(tensors[name], sizes[name], entry["frame"]) for name, entry in files.items()}
     return _Expected(digest, sizes, pieces, len(document["tensors"]))
 
 
@@ -213,48 +199,6 @@ def _files_below(folder: Path) -> tuple[dict[str, int], list[str]]:
             elif not stat.S_ISDIR(status.st_mode):
                 problems.append(f"{relative}: is a link or a device, not a file")
     return sizes, problems
-
-
-def _check_file(path: Path, pieces: Iterable[_Piece], digest: str, watcher: Progress) -> Iterator[str]:
-    """A problem for each of `pieces` whose bytes in the file `path` are not those that were written."""
-    buffer = memoryview(bytearray(BLOCK))
-    try:
-        with path.open("rb", buffering=0) as file:
-            for piece in pieces:
-                running = digests.new(digest)
-                for offset, length in piece.spans:
-                    for start, size in blocks(length, BLOCK):
-                        running.update(buffer[: os.preadv(file.fileno(), [buffer[:size]], offset + start)])
-                        watcher.advance(size)
-                if running.hexdigest() != piece.digest:
-                    yield f"{piece.name}: is not what was written"
-    except OSError as error:
-        yield f"cannot be read: {error.strerror}"
-
-
-def _frame_digest(layout: FileLayout, digest: str) -> str:
-    running = digests.new(digest)
-    frame = deque(layout.frame)
-    for start, length in _outside(((slot.offset, slot.nbytes) for slot in layout.slots.values()), layout.size):
-        at, end = start, start + length
-        while frame and frame[0][0] < end:
-            offset, data = frame.popleft()
-            running.update(bytes(offset - at))
-            running.update(data)
-            at = offset + len(data)
-        running.update(bytes(end - at))
-    return running.hexdigest()
-
-
-def _outside(spans: Iterable[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
-    """What `spans` of (offset, length) leave uncovered of `size` bytes, as spans in rising order."""
-    at = 0
-    for offset, length in sorted(span for span in spans if span[1]):
-        if offset > at:
-            yield at, offset - at
-        at = max(at, offset + length)
-    if size > at:
-        yield at, size - at
 
 
 def _remarks(remarks: Iterable[Remark]) -> list[dict[str, str]]:

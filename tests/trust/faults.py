@@ -6,13 +6,13 @@ programs write through file objects is seen here too.
 
 from __future__ import annotations
 
-import _pyio
 import builtins
 import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -31,6 +31,8 @@ WRITING = (
 )
 LISTING = ("mkdir", "rename", "replace", "link", "symlink")
 MADE = os.O_CREAT | os.O_TRUNC
+# Not among the modules that type checkers know.
+PYTHONS_OWN_OPEN = import_module("_pyio").open
 
 
 @dataclass
@@ -75,6 +77,6 @@ def failing(errno: int, at: int | None, *, lasts: bool = False) -> Iterator[Disk
         for name in (*WRITING, *LISTING, "open"):
             if hasattr(os, name):
                 patch.setattr(os, name, wrapped(name, getattr(os, name)))
-        patch.setattr(builtins, "open", _pyio.open)
-        patch.setattr(io, "open", _pyio.open)
+        patch.setattr(builtins, "open", PYTHONS_OWN_OPEN)
+        patch.setattr(io, "open", PYTHONS_OWN_OPEN)
         yield disk
