@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mmconvert import manifest
 from mmconvert.errors import VerificationFailed
-from mmconvert.staging import UNFINISHED, disk_errors, locked, sync_folder, write_whole
+from mmconvert.staging import UNFINISHED, disk_errors, locked, sync, write_whole
 
 # What the name of a manifest ends with until the document has become what it says.
 PENDING = ".amended"
@@ -126,7 +126,7 @@ class _Recorded:
             return []
         shutil.copymode(self.manifest, self.pending)
         os.replace(self.pending, self.manifest)
-        sync_folder(self.manifest.parent)
+        sync(self.manifest.parent)
         return [self.manifest]
 
 

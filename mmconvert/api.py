@@ -125,15 +125,18 @@ def convert(
     overwrite: bool = False,
     fsync: bool = True,
     digest: str = "xxh3",
+    resume: bool = False,
     verify: Verify = "keys",
     progress: Progress | None = None,
     on_parity: Callable[[Parity], None] | None = None,
+    on_resume: Callable[[Sequence[str]], None] | None = None,
 ) -> dict[str, Any]:
     """Convert `src` to format `to` at `out` and return the manifest.
 
     The target appears whole or not at all. `verify` reads it back before it takes its place: headers (`keys`), every
     byte (`bytes`), or headers and what it computes (`forward`, see `verify_forward`; what the source computes is known
-    before anything is written, and `on_parity` is told how the two agree).
+    before anything is written, and `on_parity` is told how the two agree). With `resume`, weights files that a run
+    before has finished are not written again, and `on_resume` is told their names.
     """
     planned = plan(src, out, to, options=options, hints=hints, overwrite=overwrite)
     return run(
@@ -141,9 +144,11 @@ def convert(
         overwrite=overwrite,
         fsync=fsync,
         digest=digest,
+        resume=resume,
         verify=verify,
         progress=progress,
         on_parity=on_parity,
+        on_resume=on_resume,
     )
 
 
@@ -153,9 +158,11 @@ def run(
     overwrite: bool = False,
     fsync: bool = True,
     digest: str = "xxh3",
+    resume: bool = False,
     verify: Verify = "keys",
     progress: Progress | None = None,
     on_parity: Callable[[Parity], None] | None = None,
+    on_resume: Callable[[Sequence[str]], None] | None = None,
 ) -> dict[str, Any]:
     """Carry out a plan; see `convert`."""
     if verify == "forward" and planned.facts["options"].get("only") is not None:
@@ -176,8 +183,10 @@ def run(
         overwrite=overwrite,
         fsync=fsync,
         digest=digest,
+        resume=resume,
         progress=progress,
         check=check,
+        on_resume=on_resume,
     )
 
 

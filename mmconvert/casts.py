@@ -7,7 +7,7 @@ payload, so that the bytes do not depend on which instruction the processor has 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,6 +82,16 @@ class Cast:
                 buffer[begin : begin + size] = bits.data.cast("B")
                 self.tally.add(self.key, overflowed)
                 at += count
+
+
+def tallied(source: Source) -> Iterator[tuple[Overflow, str]]:
+    """What counts the values of a source on their way, and under which key."""
+    each: Any = source
+    while each is not None:
+        tally = getattr(each, "tally", None)
+        if tally is not None:
+            yield tally, each.key
+        each = getattr(each, "inner", None)
 
 
 def widened(raw: bytes | memoryview, dtype: DType) -> NDArray[np.floating[Any]]:

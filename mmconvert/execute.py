@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -20,11 +20,12 @@ from typing import Any
 
 from mmconvert import digests, manifest
 from mmconvert.containers.layout import FileLayout, Frame, Slot
-from mmconvert.errors import InputRefused
+from mmconvert.errors import InputRefused, UsageError
 from mmconvert.holes import is_hole
-from mmconvert.plans import Plan, PlannedTensor, Twins
+from mmconvert.plans import OutputFile, Plan, PlannedTensor, Twins
 from mmconvert.progress import Progress, Silent
-from mmconvert.sources import FILES, FileSpan, Source, blocks, side_by_side
+from mmconvert.resumption import Journal
+from mmconvert.sources import FILES, FileSpan, Source, Stamp, blocks, side_by_side, stamp
 from mmconvert.staging import staged, staged_file
 
 # Bytes. Measured: smaller blocks cost calls, larger ones have left the processor's cache before they are used again.
@@ -44,36 +45,56 @@ def execute(
     overwrite: bool = False,
     fsync: bool = True,
     digest: str = "xxh3",
+    resume: bool = False,
     progress: Progress | None = None,
     check: Callable[[Path], None] | None = None,
+    on_resume: Callable[[Sequence[str]], None] | None = None,
 ) -> dict[str, Any]:
     """Write the target of `plan` and return its manifest; on any failure the target is what it was.
 
     With `fsync`, every file and folder has reached the disk before the target appears. `digest` is one of
     `mmconvert.digests.NAMES`; `progress` hears of every tensor byte written. `check` is given the folder once all its
-    tensors are there and before it takes its place; what it raises ends the run.
+    tensors are there and before it takes its place; what it raises ends the run. With `resume`, weights files that a
+    run before has finished are kept, see `mmconvert.resumption`, and `on_resume` is told their names; an interrupt or a
+    disk that fails leaves those of this run to the next one.
 
-    Raises `InputRefused` if a source ends early, changes meanwhile or has twins that differ, `OutputRefused` if the
-    target must not be written to, and `DiskError` if it cannot be.
+    Raises `InputRefused` if a source ends early, has changed since the plan or has twins that differ, `OutputRefused`
+    if the target must not be written to, `DiskError` if it cannot be, and `UsageError` to `resume` without digests.
     """
-    stamps = {path: _stamp(path) for path in plan.files}
+    if resume and digest == "none":
+        raise UsageError("--resume knows by its digest what is finished, and --digest none takes none")
     watcher = progress or Silent()
     try:
-        needed = _bytes_needed(plan)
-        with staged(plan.out, overwrite=overwrite, fsync=fsync, bytes_needed=needed, sources=plan.sources) as staging:
-            run = _Run(staging.path, fsync, digest, watcher)
+        _check_unchanged(plan.files)
+        with staged(
+            plan.out,
+            overwrite=overwrite,
+            fsync=fsync,
+            bytes_needed=_bytes_needed(plan),
+            sources=plan.sources,
+            resumable=resume,
+        ) as staging:
+            journal = Journal(staging.path, plan, digest)
+            run = _Run(staging.path, fsync, digest, watcher, journal)
             watcher.start(sum(tensor.nbytes for tensor in plan.tensors))
             try:
+                if resume:
+                    kept = run.take_up(plan)
+                    if on_resume is not None:
+                        on_resume(kept)
+                else:
+                    journal.begin()
                 run.write(plan)
             finally:
                 watcher.finish()
-            _check_unchanged(stamps)
+            _check_unchanged(plan.files)
             # Taken before the check, which may read the sources again and count a second time.
             counted = {name: dict(sorted(tally.counts.items())) for name, tally in plan.tallies.items()}
             if check is not None:
                 check(staging.path)
             document = manifest.build(run.sealed(plan), run.results, digest, counted)
             run.write_document(manifest.NAME, manifest.render(document))
+            journal.remove()
     finally:
         # A later conversion in this process must not read a file that has been replaced meanwhile.
         FILES.close()
@@ -86,12 +107,12 @@ def execute_alone(plan: Plan, *, overwrite: bool, fsync: bool) -> None:
     The file that it replaces may be one that it reads.
     """
     (output,) = plan.outputs
-    stamps = {path: _stamp(path) for path in plan.files}
     try:
+        _check_unchanged(plan.files)
         with staged_file(plan.out, overwrite=overwrite, fsync=fsync, bytes_needed=_bytes_needed(plan)) as staging:
             hidden = replace(output, layout=replace(output.layout, name=staging.name))
             _Run(staging.parent, fsync, "xxh3", Silent()).write(replace(plan, outputs=(hidden,)))
-            _check_unchanged(stamps)
+            _check_unchanged(plan.files)
     finally:
         FILES.close()
 
@@ -100,27 +121,46 @@ def execute_alone(plan: Plan, *, overwrite: bool, fsync: bool) -> None:
 class _Output:
     """A weights file being written; whoever finishes the last of its `pending` tensors closes it."""
 
-    layout: FileLayout
+    planned: OutputFile
     file: FileIO
     pending: int
     writing: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def layout(self) -> FileLayout:
+        return self.planned.layout
+
 
 @dataclass
 class _Run:
-    """One pass over the bytes into `folder`.
+    """One pass over the bytes into `folder`, with a `journal` of the files that are complete.
 
     `results` fills up with the digest of each tensor by (file, key), `frames` with those of the files that are sealed.
+    `kept` are the files that are there already.
     """
 
     folder: Path
     fsync: bool
     digest: str
     watcher: Progress
+    journal: Journal | None = None
+    kept: frozenset[str] = frozenset()
     results: dict[tuple[str, str], str] = field(default_factory=dict)
     frames: dict[str, Frame] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     stop: threading.Event = field(default_factory=threading.Event)
+
+    def take_up(self, plan: Plan) -> Sequence[str]:
+        """Keep what a run before has finished, and give the names of its files."""
+        assert self.journal is not None
+        finished = self.journal.take_up(self.watcher, fsync=self.fsync)
+        self.kept = frozenset(finished)
+        for name, each in finished.items():
+            self.results |= {(name, key): digest for key, digest in each.digests.items()}
+            for kind, counts in each.counts.items():
+                for key, count in counts.items():
+                    plan.tallies[kind].add(key, count)
+        return tuple(finished)
 
     def write(self, plan: Plan) -> None:
         """Write every file of `plan`; the first error ends all workers at their next block."""
@@ -152,11 +192,11 @@ class _Run:
         """All that is to be done, in the order of the output; a file is made when its first tensor's turn comes."""
         for twins in plan.twins:
             yield partial(self._compare, twins)
-        for planned in plan.outputs:
+        for planned in (each for each in plan.outputs if each.layout.name not in self.kept):
             file = files.enter_context(self._create(planned.layout.name))
             file.truncate(planned.layout.size)
             _write_frame(file, planned.layout.frame)
-            output = _Output(planned.layout, file, len(planned.tensors))
+            output = _Output(planned, file, len(planned.tensors))
             if not planned.tensors:
                 self._finish(output)
             for tensor in planned.tensors:
@@ -201,6 +241,9 @@ class _Run:
             frame = self.frames[output.layout.name] = output.layout.seal(output.file.fileno())
             _write_frame(output.file, frame)
         self._close(output.file)
+        if self.journal is not None:
+            name = output.layout.name
+            self.journal.add(output.planned, {key: self.results[name, key] for key in output.layout.slots})
 
     def _write_block(self, output: _Output, position: int, block: memoryview, source: Source, start: int) -> None:
         """Write `block`, which is what `source` holds from `start` on, to `position` of the output."""
@@ -273,16 +316,8 @@ def _start_writeback(file: FileIO, offset: int, length: int) -> None:
         os.posix_fadvise(file.fileno(), offset, length, os.POSIX_FADV_DONTNEED)
 
 
-def _check_unchanged(stamps: Mapping[Path, tuple[int, int]]) -> None:
-    for path, stamp in stamps.items():
-        if _stamp(path) != stamp:
+def _check_unchanged(files: Mapping[Path, Stamp]) -> None:
+    """Raise `InputRefused` for a file that is not what it was when it had its stamp."""
+    for path, before in files.items():
+        if stamp(path) != before:
             raise InputRefused(f"{path}: changed while it was read; convert it again")
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """What tells that a file has been written to: its size in bytes, and its time of change in nanoseconds."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise InputRefused(f"{path}: cannot be read: {error.strerror}") from error
-    return status.st_size, status.st_mtime_ns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmconvert.options import CONTAINER, DEFAULTS, Options
 from mmconvert.plans import Plan
 from mmconvert.registry import Hop
 from mmconvert.releases import Release
+from mmconvert.sources import stamp
 from mmconvert.spec import A, B, Expansion
 from mmconvert.staging import check_target
 
@@ -53,6 +55,7 @@ def make_plan(
     """
     form, wanted = parse_target(to, release)
     checkpoint = recognise(src, hints)
+    stamps = {path: stamp(path) for path in checkpoint.files}
     node = checkpoint.node
     if reads is not None and node.format not in reads:
         raise NoConversion(
@@ -68,7 +71,7 @@ def make_plan(
     assembly = assemble(checkpoint, hops, options)
     _check_names(options, assembly.legs[0].expansion)
     job = targets.Job(checkpoint, hops[-1], release, place, options, assembly)
-    return _plan(src, hops, job, targets.lay_out(job))
+    return replace(_plan(src, hops, job, targets.lay_out(job)), files=stamps)
 
 
 def _check_fit(options: Options, hints: Hints, hops: Sequence[Hop], checkpoint: Checkpoint) -> None:
@@ -182,7 +185,6 @@ def _plan(src: Path, hops: Sequence[Hop], job: targets.Job, target: targets.Targ
         facts=facts,
         tallies={"overflow": assembly.overflow, "beyond_float16": target.beyond_float16},
         sources=(src, *checkpoint.folders),
-        files=checkpoint.files,
         checkpoint=checkpoint,
         hops=tuple(hops),
     )

@@ -16,7 +16,7 @@ from mmconvert.containers.layout import FileLayout, Outline
 from mmconvert.dtypes import DType
 from mmconvert.remark import Remark
 from mmconvert.rows import Index
-from mmconvert.sources import Source, TensorRef
+from mmconvert.sources import Source, Stamp, TensorRef
 
 if TYPE_CHECKING:
     from mmconvert.layouts import Checkpoint
@@ -103,8 +103,9 @@ class Plan:
     `documents` are the small files that are written whole (configs, indices, carried tokenizers), by their path below
     the target. `facts` is what the manifest says about the conversion itself (formats, path of edges, options).
     `tallies` count values while the bytes move, by what is odd about them. `sources` are the folders and files that the
-    user named, where nothing may be written; `files` those that tensors are read from. `checkpoint` is the source as it
-    was recognised, and `hops` lead from it; a plan whose tensors are drawn or given has none.
+    user named, where nothing may be written; `files` those that tensors are read from, as they were when their headers
+    were. `checkpoint` is the source as it was recognised, and `hops` lead from it; a plan whose tensors are drawn or
+    given has none.
     """
 
     out: Path
@@ -118,7 +119,7 @@ class Plan:
     facts: Mapping[str, Any] = field(default_factory=dict)
     tallies: Mapping[str, Overflow] = field(default_factory=dict)
     sources: tuple[Path, ...] = ()
-    files: tuple[Path, ...] = ()
+    files: Mapping[Path, Stamp] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
     hops: tuple[Hop, ...] = ()
 

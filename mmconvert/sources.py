@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mmconvert.dtypes import DType
 from mmconvert.errors import InputRefused
@@ -71,6 +71,24 @@ class TensorRef:
         data = bytearray(self.nbytes)
         self.source.read_into(0, [memoryview(data)])
         return bytes(data)
+
+
+class Stamp(NamedTuple):
+    """What tells that a file has been written to or replaced: its size, times of change (ns), and which file it is."""
+
+    size: int
+    modified: int
+    changed: int
+    inode: int
+
+
+def stamp(path: Path) -> Stamp:
+    """The stamp of a file as it is now. Raises `InputRefused` where there is none."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputRefused(f"{path}: cannot be read: {error.strerror}") from error
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 class OpenFiles:

@@ -41,7 +41,7 @@ def staged(
     `bytes_needed` is how much will be written. With `fsync` the folders reach the disk before and after the rename; the
     files in them are the block's own affair. On any error or interrupt nothing is left, and `out` is what it was. Where
     the work is `resumable`, an interrupt or a disk that fails leaves the folder as it is, and the next run is given it
-    with what is in it.
+    with what is in it, which is room too.
 
     Raises `OutputRefused` where `check_target` does or while another run holds the lock, and `DiskError` when there is
     no room for `bytes_needed` and for every `OSError`, those of the block included.
@@ -55,18 +55,18 @@ def staged(
         _repair(target, stays)
         try:
             check_target(out, overwrite, sources)  # again: another run may have finished, or the repair put `out` back
-            check_room(target.parent, bytes_needed)
+            check_room(target.parent, bytes_needed - (_held(staging.path) if resumable else 0))
             staging.path.mkdir(exist_ok=resumable)
             yield staging
             if fsync:
                 for folder, _, _ in os.walk(staging.path, topdown=False):
-                    sync_folder(Path(folder))
+                    sync(Path(folder))
             check_target(out, overwrite, sources)  # a folder that somebody filled meanwhile is not ours to replace
             if target.exists():
                 os.rename(target, aside)
             os.rename(staging.path, target)
             if fsync:
-                sync_folder(target.parent)
+                sync(target.parent)
         except MMConvertError as error:
             # What was refused will be refused again.
             stays = resumable and isinstance(error, DiskError)
@@ -96,7 +96,7 @@ def staged_file(out: Path, *, overwrite: bool, fsync: bool, bytes_needed: int) -
             check_file(out, overwrite)
             os.rename(staging, target)
             if fsync:
-                sync_folder(target.parent)
+                sync(target.parent)
         finally:
             with suppress(OSError):
                 _remove(staging)
@@ -114,7 +114,7 @@ def write_whole(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, path)
-        sync_folder(path.parent)
+        sync(path.parent)
 
 
 def check_file(out: Path, overwrite: bool) -> None:
@@ -184,9 +184,9 @@ def disk_errors(path: Path, needed: int) -> Iterator[None]:
         raise DiskError(f"{where}: {error.strerror or error}; {_room(path, needed)}") from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` last: a file that is safe on the disk is still lost if its folder does not list it."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Make a file's bytes last, or the names in a folder, without which a file that is safe on the disk is lost."""
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:
@@ -200,13 +200,19 @@ def _beside(target: Path, what: str) -> Path:
 def _repair(target: Path, stays: bool) -> None:
     """Bring the folder around `target` in order, wherever a run that held the lock may have stopped."""
     staging, aside = _beside(target, "staging"), _beside(target, "old")
-    if staging.exists() and not stays:
-        shutil.rmtree(staging)
+    if not stays or not staging.is_dir() or staging.is_symlink():
+        _remove(staging)
     if aside.exists():
         if target.exists():
             shutil.rmtree(aside)
         else:
             os.rename(aside, target)
+
+
+def _held(folder: Path) -> int:
+    """The bytes on the disk that the files below a folder take, if it is there."""
+    places = (Path(parent, name) for parent, _, files in os.walk(folder) for name in files)
+    return sum(path.lstat().st_blocks * 512 for path in places)
 
 
 def _remove(staging: Path) -> None:

@@ -13,7 +13,7 @@ from mmconvert.containers.layout import Outline
 from mmconvert.errors import InputRefused
 from mmconvert.execute import execute_alone
 from mmconvert.plans import OutputFile, Plan, PlannedTensor
-from mmconvert.sources import FILES, TensorRef
+from mmconvert.sources import FILES, TensorRef, stamp
 
 
 def write_state(path: str | Path, state: Mapping[str, Any], *, overwrite: bool = False, fsync: bool = True) -> None:
@@ -51,8 +51,8 @@ def _plan(path: Path, state: Mapping[str, Any]) -> Plan:
     refs = {key: leaf for key, leaf in mdl_write.flattened(state) if isinstance(leaf, TensorRef)}
     layout = mdl_write.lay_out_state(path.name, _outlined(state, ""))
     tensors = tuple(PlannedTensor(key, ref.dtype, ref.shape, ref.source, key, "copied") for key, ref in refs.items())
-    files = tuple(dict.fromkeys(ref.path for ref in refs.values() if ref.path is not None))
-    return Plan(out=path, outputs=(OutputFile(layout, tensors),), documents={}, sources=files, files=files)
+    files = {place: stamp(place) for ref in refs.values() if (place := ref.path) is not None}
+    return Plan(out=path, outputs=(OutputFile(layout, tensors),), documents={}, sources=tuple(files), files=files)
 
 
 def _outlined(node: Any, key: str) -> Any:

@@ -18,7 +18,7 @@ from mmconvert.layouts.checkpoint import ASSETS
 from mmconvert.options import CONTAINER, DEFAULTS, SHARD_SIZE, Options
 from mmconvert.plans import OutputFile, Plan, PlannedTensor
 from mmconvert.releases import NEWEST
-from mmconvert.sources import TensorRef
+from mmconvert.sources import TensorRef, stamp
 from mmconvert.staging import check_target
 
 
@@ -41,8 +41,8 @@ def plan_writing(
     """
     registry.check_model(model)
     _check(tensors, assets, options)
-    files = tuple(dict.fromkeys(ref.path for ref in tensors if ref.path is not None))
-    check_target(out, overwrite, files)
+    files = {path: stamp(path) for ref in tensors if (path := ref.path) is not None}
+    check_target(out, overwrite, tuple(files))
     planned = tuple(PlannedTensor(ref.key, ref.dtype, ref.shape, ref.source, ref.key, "copied") for ref in tensors)
     outlines = [each.outline for each in planned]
     document = {"model": dict(section)}
@@ -68,7 +68,7 @@ def plan_writing(
             "path": [],
             "options": {},
         },
-        sources=files,
+        sources=tuple(files),
         files=files,
     )
 

@@ -21,7 +21,7 @@ from mmconvert.errors import DiskError, InputRefused, OutputRefused
 from mmconvert.execute import execute
 from mmconvert.manifest import check_folder
 from mmconvert.plans import OutputFile, Plan, PlannedTensor, Twins
-from mmconvert.sources import FileSpan, Source, TensorRef
+from mmconvert.sources import FileSpan, Source, TensorRef, stamp
 
 U8 = BY_NAME["uint8"]
 BIG = 2 * engine.BLOCK + 3
@@ -73,7 +73,7 @@ def plan(tmp_path: Path) -> Plan:
         ),
         documents={"config.yaml": b"a: 1\n", "assets/deep/tokenizer.json": b"{}"},
         sources=(source,),
-        files=(source,),
+        files={source: stamp(source)},
     )
 
 
@@ -177,12 +177,25 @@ def test_a_source_that_changes_meanwhile_is_refused(plan: Plan) -> None:
     assert left_over(plan) == set()
 
 
+def test_one_that_changed_after_it_was_planned_is_refused_even_where_it_looks_the_same(plan: Plan) -> None:
+    (source,) = plan.files
+    status, data = source.stat(), source.read_bytes()
+    source.write_bytes(data[::-1])
+    os.utime(source, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(InputRefused, match="changed while it was read"):
+        execute(plan, fsync=False)
+    assert left_over(plan) == set()
+
+
 def test_a_later_conversion_reads_a_source_that_was_replaced(plan: Plan) -> None:
     execute(plan, fsync=False)
-    fresh = plan.sources[0].with_name("fresh")
+    (source,) = plan.files
+    fresh = source.with_name("fresh")
     fresh.write_bytes(bytes(BIG + 50))
-    fresh.rename(plan.sources[0])
-    execute(plan, fsync=False, overwrite=True)
+    fresh.rename(source)
+    with pytest.raises(InputRefused, match="changed while it was read"):
+        execute(plan, fsync=False, overwrite=True)
+    execute(replace(plan, files={source: stamp(source)}), fsync=False, overwrite=True)
     assert (plan.out / "text/model.mdl").read_bytes() == b"head" + bytes(30)
 
 

@@ -19,7 +19,7 @@ from mmconvert.execute import BLOCK, execute
 from mmconvert.holes import is_hole
 from mmconvert.plans import OutputFile, Plan, PlannedTensor
 from mmconvert.scan import Float16Watch
-from mmconvert.sources import FileSpan, Gather, Source
+from mmconvert.sources import FileSpan, Gather, Source, stamp
 
 # Larger than any file system's block, and a multiple of it.
 UNIT = 1 << 18
@@ -174,12 +174,16 @@ def sparse(tmp_path: Path) -> Plan:
         slots[key] = Slot(position, size)
         position += size + -size % 8
     layout = FileLayout("model.mdl", position, ((0, b"header"),), slots)
-    return Plan(tmp_path / "out", (OutputFile(layout, tuple(tensors)),), {}, sources=(source,), files=(source,))
+    return Plan(
+        tmp_path / "out", (OutputFile(layout, tuple(tensors)),), {}, sources=(source,), files={source: stamp(source)}
+    )
 
 
-def fill_holes(plan: Plan) -> None:
+def fill_holes(plan: Plan) -> Plan:
     """Write the source's zeros down, so that it is a file like others."""
-    plan.sources[0].write_bytes(plan.sources[0].read_bytes())
+    (source,) = plan.files
+    source.write_bytes(source.read_bytes())
+    return replace(plan, files={source: stamp(source)})
 
 
 def on_disk(path: Path) -> int:
@@ -188,8 +192,7 @@ def on_disk(path: Path) -> int:
 
 def test_holes_stay_holes_and_all_else_is_as_without_them(sparse: Plan) -> None:
     holes = execute(sparse, fsync=False)
-    fill_holes(sparse)
-    full = replace(sparse, out=sparse.out.with_name("full"))
+    full = replace(fill_holes(sparse), out=sparse.out.with_name("full"))
     assert execute(full, fsync=False) == holes
     assert (sparse.out / "model.mdl").read_bytes() == (full.out / "model.mdl").read_bytes()
     size = sparse.outputs[0].layout.size
@@ -221,6 +224,5 @@ def test_a_file_system_that_knows_no_holes_gives_the_same_bytes(sparse: Plan, mo
 def test_room_is_asked_for_what_will_be_written(sparse: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging, "_free", lambda path: staging.MARGIN + WRITTEN + 4096)
     execute(sparse, fsync=False)
-    fill_holes(sparse)
     with pytest.raises(DiskError, match="not enough room"):
-        execute(sparse, fsync=False, overwrite=True)
+        execute(fill_holes(sparse), fsync=False, overwrite=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -20,6 +20,7 @@ from mmconvert.units import human_bytes, parse_size
 
 if TYPE_CHECKING:
     from mmconvert.parity import Parity
+    from mmconvert.plans import Plan
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ RUN = stacked(
         help="Read back what; forward: and compute with it.",
     ),
     click.option("--digest", type=click.Choice(["xxh3", "sha256", "none"]), default="xxh3", show_default=True),
+    click.option("--resume", is_flag=True, help="Keep the weights files that a run which was stopped has finished."),
     click.option("--no-fsync", is_flag=True, help="Do not wait for the disk."),
     click.option("--dry-run", is_flag=True, help="Plan only: print the whole mapping."),
 )
@@ -187,9 +189,11 @@ def _convert(reporter: Reporter, reads: tuple[str, ...] | None, to: str, out: Pa
             overwrite=given["overwrite"],
             fsync=not given["no_fsync"],
             digest=given["digest"],
+            resume=given["resume"],
             verify=given["verify"],
             progress=progress,
             on_parity=lambda found: _say_parity(reporter, found),
+            on_resume=lambda names: _say_kept(reporter, names, plan),
         )
     seconds = monotonic() - started
     for what, why in ODD.items():
@@ -221,6 +225,10 @@ def _convert(reporter: Reporter, reads: tuple[str, ...] | None, to: str, out: Pa
             print(f"  dropped: more, for {len(dropped) - SHOWN} other reasons: see {plan.out / 'mmconvert.json'}")
 
     reporter.summary(summary, draw)
+
+
+def _say_kept(reporter: Reporter, names: Sequence[str], plan: Plan) -> None:
+    reporter.note(f"{len(names)} of {len(plan.outputs)} weights files were finished before")
 
 
 def _say_parity(reporter: Reporter, found: Parity) -> None:
