@@ -1,4 +1,4 @@
-"""Disks that fail: the Nth call that writes raises, whoever makes it.
+"""Disks that fail, and processes that are killed, at the Nth call that writes, whoever makes it.
 
 Files are opened by Python's own implementation of `open`, whose files write through the functions of `os`. So what
 programs write through file objects is seen here too.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import builtins
 import io
 import os
+import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -18,17 +19,7 @@ from typing import Any
 import pytest
 
 # The functions that write, or change what a folder lists.
-WRITING = (
-    "write",
-    "pwrite",
-    "writev",
-    "pwritev",
-    "copy_file_range",
-    "ftruncate",
-    "truncate",
-    "fsync",
-    "posix_fallocate",
-)
+WRITING = ("write", "pwrite", "writev", "pwritev", "copy_file_range", "ftruncate", "truncate", "fsync")
 LISTING = ("mkdir", "rename", "replace", "link", "symlink")
 MADE = os.O_CREAT | os.O_TRUNC
 # Not among the modules that type checkers know.
@@ -37,35 +28,45 @@ PYTHONS_OWN_OPEN = import_module("_pyio").open
 
 @dataclass
 class Disk:
-    """Counts the calls that write, by name, and what their bytes come to; `at` is the one that fails."""
+    """The calls that wrote, by name, and what their bytes come to."""
 
-    at: int | None = None
     calls: list[str] = field(default_factory=list)
     nbytes: int = 0
 
-    @property
-    def has_failed(self) -> bool:
-        return self.at is not None and len(self.calls) > self.at
 
-
-@contextmanager
-def failing(errno: int, at: int | None, *, lasts: bool = False) -> Iterator[Disk]:
+def failing(errno: int, at: int | None, *, lasts: bool = False) -> AbstractContextManager[Disk]:
     """A disk whose call number `at` that writes, from 0, raises `errno`; with None none does.
 
     One that `lasts` stays so, as a full disk does; else the next call finds it mended.
     """
-    disk = Disk(at)
 
-    def count(name: str) -> None:
-        disk.calls.append(name)
-        done = len(disk.calls) - 1
-        if at is not None and (done == at or (lasts and done > at)):
+    def fail(number: int) -> None:
+        if at is not None and (number == at or (lasts and number > at)):
             raise OSError(errno, os.strerror(errno))
+
+    return watched(fail)
+
+
+def killing(at: int) -> AbstractContextManager[Disk]:
+    """This process is killed when it is about to make call number `at` that writes."""
+
+    def kill(number: int) -> None:
+        if number == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return watched(kill)
+
+
+@contextmanager
+def watched(before: Callable[[int], None]) -> Iterator[Disk]:
+    """Tell `before` of every call that writes, by its number, before it is made."""
+    disk = Disk()
 
     def wrapped(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             if name != "open" or (arguments[1] if len(arguments) > 1 else options.get("flags", 0)) & MADE:
-                count(name)
+                disk.calls.append(name)
+                before(len(disk.calls) - 1)
             result = function(*arguments, **options)
             if name in ("write", "pwrite", "copy_file_range"):
                 disk.nbytes += result
