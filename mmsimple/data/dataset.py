@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from mmconvert.errors import InputRefused
 from mmsimple.data.h5 import NO_IMAGE, Files, Layout, Row, read_layout, read_names
+from mmsimple.data.h5_guard import check_files
 from mmsimple.data.images import BadImage, locate
 from mmsimple.data.section import DataConfig, Source
 
@@ -53,8 +54,10 @@ class MultimodalDataset(Dataset[Loaded]):
         self._stretches: list[tuple[Path, range]] = []
         self.lengths: list[int] = []
         layouts: dict[Layout, Path] = {}
-        for source in config.sources:
-            files = list(_files(source))
+        found = [_paths(source) for source in config.sources]
+        check_files(chain.from_iterable(found))
+        for source, paths in zip(config.sources, found, strict=True):
+            files = [(path, read_layout(path)) for path in paths]
             for path, (layout, _) in files:
                 layouts.setdefault(layout, path)
             stretches = list(_stretches(source, [(path, length) for path, (_, length) in files]))
@@ -102,8 +105,8 @@ def _spelled(name: str, error: BadImage) -> str:
     return str(error) if name in str(error) else f"{name!r:.200}: {error}"
 
 
-def _files(source: Source) -> Iterator[tuple[Path, tuple[Layout, int]]]:
-    """A source's files, sorted by path, with what they hold."""
+def _paths(source: Source) -> list[Path]:
+    """A source's files, sorted by path."""
     found: list[Path] = []
     for folder in source.folders:
         if not folder.is_dir():
@@ -111,8 +114,7 @@ def _files(source: Source) -> Iterator[tuple[Path, tuple[Layout, int]]]:
         found += folder.glob("*.h5")
     if not found:
         raise InputRefused(f"{', '.join(map(str, source.folders))}: data_dir holds no *.h5 file")
-    for path in sorted(found):
-        yield path, read_layout(path)
+    return sorted(found)
 
 
 def _stretches(source: Source, files: Sequence[tuple[Path, int]]) -> Iterator[tuple[Path, range]]:

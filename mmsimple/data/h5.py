@@ -1,16 +1,21 @@
 """Training files in the layout of CS releases from 2.3 on: HDF5, with everything of a sample but its pictures.
 
+Files of others go through `h5_guard` before anything here opens them.
+
 Shape letters: N samples of a file, S positions of a text, I image slots of a sample, P tokens of an image.
 """
 
 from __future__ import annotations
 
 import os
+import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +34,8 @@ ROWS = ("text_input_ids", "loss_mask", "labels", "key_padding_mask", "token_moda
 NO_IMAGE = "None"
 # Files that are open at a time: datasets may have more than a process may open.
 MOST_OPEN = 64
+# HDF5's number for its filter.
+GZIP = 1
 
 
 class Row(NamedTuple):
@@ -78,15 +85,15 @@ def read_layout(path: Path) -> tuple[Layout, int]:
     """What a file's samples look like, and how many there are. Raises InputRefused for what is no training file."""
     file_size(path)  # a pipe would never answer
     with _reading(path), h5py.File(path, "r") as file:
-        data, names, positions = (_dataset(file, name, path) for name in ("data", "img_path", "img_data_loc"))
+        data, names, positions = (dataset(file, name) for name in ("data", "img_path", "img_data_loc"))
         fits = data.ndim == 3 and data.shape[1] == len(ROWS) and names.ndim == 2 and positions.ndim == 3
         if not fits or names.shape != positions.shape[:2] or len(data) != len(names):
             shapes = ", ".join(str(each.shape) for each in (data, names, positions))
             wanted = "(N, 5, S), (N, I), (N, I, P)"
-            raise InputRefused(f"{path}: data, img_path and img_data_loc have shapes {shapes}; they must be {wanted}")
+            raise InputRefused(f"data, img_path and img_data_loc have shapes {shapes}; they must be {wanted}")
         for each in (data, positions):
             if each.dtype.kind not in "iu":
-                raise InputRefused(f"{path}: {each.name.strip('/')} is {each.dtype}; it must be of integers")
+                raise InputRefused(f"{each.name.strip('/')} is {each.dtype}; it must be of integers")
         return Layout(data.shape[2], *positions.shape[1:]), len(data)
 
 
@@ -118,11 +125,11 @@ class Files:
         """A sample of a file. Raises InputRefused for what cannot be read."""
         with _reading(path, index):
             file = self._file(path)
-            data = np.asarray(file["data"][index], np.int32)
+            data = read_row(file["data"], index)
             names = tuple(_text(each) for each in file["img_path"][index])
-            row = Row(data, names, np.asarray(file["img_data_loc"][index], np.int32))
-        if (problem := _problem(row)) is not None:
-            raise InputRefused(f"{path}: sample {index}: {problem}")
+            row = Row(data, names, read_row(file["img_data_loc"], index))
+            if (problem := _problem(row)) is not None:
+                raise InputRefused(problem)
         return row
 
     def _file(self, path: Path) -> h5py.File:
@@ -153,14 +160,53 @@ def _problem(row: Row) -> str | None:
     return None
 
 
-def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+def dataset(file: h5py.File, name: str) -> h5py.Dataset:
     """A dataset that lies in the file itself: nothing that a file names elsewhere is opened."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
-        raise InputRefused(f"{path}: has no dataset {name}; is it a training file that `mmsimple prepare` wrote?")
+        raise InputRefused(f"has no dataset {name}; is it a training file that `mmsimple prepare` wrote?")
     found = file[name]
     if found.external or found.is_virtual:
-        raise InputRefused(f"{path}: {name} lies in other files, which are not opened")
+        raise InputRefused(f"{name} lies in other files, which are not opened")
     return found
+
+
+def read_row(found: h5py.Dataset, index: int) -> Ints:
+    """One entry of the first dimension of a dataset of integers. Raises ValueError or zlib.error for a damaged one."""
+    if found.chunks is None:
+        return np.asarray(found[index], np.int32)
+    row = np.empty(found.shape[1:], found.dtype)
+    first, *steps = found.chunks
+    for corner in corners(row.shape, steps):
+        part = read_chunk(found, (index - index % first, *corner), row.itemsize)
+        chunk = np.frombuffer(part, found.dtype).reshape(found.chunks)[index % first]
+        place = row[tuple(slice(at, at + step) for at, step in zip(corner, steps, strict=True))]
+        # A chunk at the edge reaches over it; the place ends there already.
+        place[...] = chunk[tuple(map(slice, place.shape))]
+    return row.astype(np.int32, copy=False)
+
+
+def corners(shape: Sequence[int], steps: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Where the chunks begin that a dataset of a shape is cut into."""
+    return product(*(range(0, size, step) for size, step in zip(shape, steps, strict=True)))
+
+
+def read_chunk(found: h5py.Dataset, corner: tuple[int, ...], itemsize: int) -> bytes:
+    """A chunk of elements of so many bytes. Raises ValueError or zlib.error for a damaged one.
+
+    It is unpacked here: of one that unpacks to less than it should, HDF5 gives what lies behind it in memory.
+    """
+    mask, stored = found.id.read_direct_chunk(corner)
+    data: bytes = stored
+    is_whole = True
+    size = prod(found.chunks) * itemsize
+    if found.compression is not None and not mask & 1:
+        unpacking = zlib.decompressobj()
+        # One byte more than allowed is enough to see that there is too much.
+        data = unpacking.decompress(stored, size + 1)
+        is_whole = unpacking.eof
+    if len(data) != size or not is_whole:
+        raise ValueError(f"a chunk holds {len(data)} bytes, or is cut off; it should have {size}")
+    return data
 
 
 def _text(value: bytes | str) -> str:
@@ -170,9 +216,11 @@ def _text(value: bytes | str) -> str:
 @contextmanager
 def _reading(path: Path, index: int | None = None) -> Iterator[None]:
     """Make whatever HDF5 raises one line that names the file, and the sample."""
+    where = f"{path}: " if index is None else f"{path}: sample {index}: "
     try:
         yield
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        where = f"{path}: " if index is None else f"{path}: sample {index}: "
+    except InputRefused as error:
+        raise InputRefused(f"{where}{error}") from error
+    except (OSError, RuntimeError, KeyError, ValueError, zlib.error) as error:
         words = str(error).partition("\n")[0][:200]
         raise InputRefused(f"{where}cannot be read as HDF5: {words}") from error
