@@ -109,11 +109,11 @@ class _Recorded:
         try:
             write_whole(self.pending, signed)
             _write(self.document, new)
+            return [self.document, *self.settle()]
         except BaseException:
             with suppress(OSError):
                 self.settle()
             raise
-        return [self.document, *self.settle()]
 
     def settle(self) -> list[Path]:
         """Bring both in order, wherever a change stopped; the manifest, if it had to follow the document."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from mmconvert.dtypes import DType
-from mmconvert.errors import InputRefused
+from mmconvert.errors import DiskError, InputRefused
 
 # The kernel takes at most this many buffers in one vectored read (IOV_MAX on Linux and macOS).
 MAX_BUFFERS = 1024
@@ -36,7 +36,8 @@ class Source(Protocol):
     def read_into(self, start: int, buffers: Sequence[memoryview]) -> None:
         """Fill `buffers`, one after the other, with the tensor's bytes from byte `start` on.
 
-        Raises `InputRefused` where the file behind it ends early or does not hold what its header promised.
+        Raises `InputRefused` where the file behind it ends early or does not hold what its header promised, and
+        `DiskError` where the disk fails.
         """
         ...
 
@@ -184,7 +185,7 @@ def _read_exactly(fd: int, position: int, buffers: Sequence[memoryview], path: P
         try:
             got = os.preadv(fd, pending, position)
         except OSError as error:
-            raise InputRefused(f"{path}: cannot be read at byte {position}: {error.strerror}") from error
+            raise DiskError(f"{path}: cannot be read at byte {position}: {error.strerror}") from error
         if got == 0 and any(len(view) for view in pending):
             raise InputRefused(f"{path}: ends at byte {position}, before the tensor that its header promises")
         position += got

@@ -37,11 +37,11 @@ class Disk:
 def failing(errno: int, at: int | None, *, lasts: bool = False) -> AbstractContextManager[Disk]:
     """A disk whose call number `at` that writes, from 0, raises `errno`; with None none does.
 
-    One that `lasts` stays so, as a full disk does; else the next call finds it mended.
+    One that `lasts` stays so for all that needs room, as a full disk does; else the next call finds it mended.
     """
 
-    def fail(number: int) -> None:
-        if at is not None and (number == at or (lasts and number > at)):
+    def fail(number: int, name: str) -> None:
+        if at is not None and (number == at or (lasts and number > at and name not in LISTING)):
             raise OSError(errno, os.strerror(errno))
 
     return watched(fail)
@@ -50,7 +50,7 @@ def failing(errno: int, at: int | None, *, lasts: bool = False) -> AbstractConte
 def killing(at: int) -> AbstractContextManager[Disk]:
     """This process is killed when it is about to make call number `at` that writes."""
 
-    def kill(number: int) -> None:
+    def kill(number: int, name: str) -> None:
         if number == at:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -58,15 +58,15 @@ def killing(at: int) -> AbstractContextManager[Disk]:
 
 
 @contextmanager
-def watched(before: Callable[[int], None]) -> Iterator[Disk]:
-    """Tell `before` of every call that writes, by its number, before it is made."""
+def watched(before: Callable[[int, str], None]) -> Iterator[Disk]:
+    """Tell `before` of every call that writes, by its number and name, before it is made."""
     disk = Disk()
 
     def wrapped(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            if name != "open" or (arguments[1] if len(arguments) > 1 else options.get("flags", 0)) & MADE:
+            if _writes(name, *arguments, **options):
                 disk.calls.append(name)
-                before(len(disk.calls) - 1)
+                before(len(disk.calls) - 1, name)
             result = function(*arguments, **options)
             if name in ("write", "pwrite", "copy_file_range"):
                 disk.nbytes += result
@@ -81,3 +81,10 @@ def watched(before: Callable[[int], None]) -> Iterator[Disk]:
         patch.setattr(builtins, "open", PYTHONS_OWN_OPEN)
         patch.setattr(io, "open", PYTHONS_OWN_OPEN)
         yield disk
+
+
+def _writes(name: str, path: Any, flags: int = 0, *_: Any, **__: Any) -> bool:
+    """Whether a call changes anything: a folder that is there already is not made, and not every file is written to."""
+    if name == "open":
+        return bool(flags & MADE)
+    return name != "mkdir" or not os.path.isdir(path)
