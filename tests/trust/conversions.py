@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class Conversion:
     """
 
     folder: Path
+    make_plan: Callable[[], Plan]
     plan: Plan
     new: dict[str, Any]
     old: dict[str, Any]
@@ -45,6 +47,10 @@ class Conversion:
         self.out.parent.mkdir()
         if with_old:
             shutil.copytree(self.folder / "old", self.out)
+
+    def planned_anew(self) -> Conversion:
+        """The same of a source that has been put back."""
+        return replace(self, plan=self.make_plan())
 
     @property
     def beside(self) -> list[str]:
@@ -79,6 +85,10 @@ def conversion(name: str, folder: Path, make_llama: Make, make_clip: Make, make_
             to = "llava-hf"
     out.parent.mkdir()
     old = mmconvert.convert(make_clip(folder / "clip"), folder / "old", "cs", fsync=False)
-    planned = mmconvert.plan(source, out, to, options=options)
+
+    def make_plan() -> Plan:
+        return mmconvert.plan(source, out, to, options=options, overwrite=True)
+
+    planned = make_plan()
     new = run(replace(planned, out=folder / "new"), fsync=False)
-    return Conversion(folder, planned, new, old, resume=options.max_shard_size is not None)
+    return Conversion(folder, make_plan, planned, new, old, resume=options.max_shard_size is not None)
