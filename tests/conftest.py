@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import signal
 import subprocess
@@ -21,11 +22,15 @@ from safetensors.torch import save_file
 
 import mmconvert as library
 from mmconvert.cli import main
+from tests.offline import sitecustomize
 
 Tensors = dict[str, torch.Tensor]
 Make = Callable[..., Path]
 Run = Callable[..., CompletedProcess[str]]
 Contents = dict[str, tuple[str, tuple[int, ...], bytes]]
+
+# The environment of processes that have no network.
+OFFLINE = {**os.environ, "PYTHONPATH": str(Path(sitecustomize.__file__).parent)}
 
 LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -288,7 +293,7 @@ def script() -> Path:
 def shell(script: Path) -> Run:
     """`shell("list", "--json")`: the installed command in a process of its own."""
 
-    def run(*arguments: object, env: dict[str, str] | None = None) -> CompletedProcess[str]:
+    def run(*arguments: object, env: dict[str, str] = OFFLINE) -> CompletedProcess[str]:
         return subprocess.run([script, *map(str, arguments)], capture_output=True, text=True, env=env, timeout=60)
 
     return run

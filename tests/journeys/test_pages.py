@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import OFFLINE
+
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "docs/journeys"
 PAGES = [page for page in sorted(FOLDER.glob("*.md")) if page.name != "README.md"]
@@ -49,10 +51,9 @@ def blocks(page: Path) -> list[Block]:
 def environment() -> dict[str, str]:
     """That of a user with this installation, without a network; as in other tests, one thread."""
     return {
-        **os.environ,
+        **OFFLINE,
         "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]]),
         "COLUMNS": "200",
-        "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
         "PYTHONWARNINGS": "ignore",
     }
