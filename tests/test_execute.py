@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from mmconvert import execute as engine
 from mmconvert.containers.layout import FileLayout, Frame, Slot
+from mmconvert.copying import BLOCK
 from mmconvert.dtypes import BY_NAME
 from mmconvert.errors import DiskError, InputRefused, OutputRefused
 from mmconvert.execute import execute
@@ -24,7 +24,7 @@ from mmconvert.plans import OutputFile, Plan, PlannedTensor, Twins
 from mmconvert.sources import FileSpan, Source, TensorRef, stamp
 
 U8 = BY_NAME["uint8"]
-BIG = 2 * engine.BLOCK + 3
+BIG = 2 * BLOCK + 3
 Make = Callable[..., Path]
 
 

@@ -13,9 +13,10 @@ import pytest
 from mmconvert import staging
 from mmconvert.casts import Cast, Overflow
 from mmconvert.containers.layout import FileLayout, Slot
+from mmconvert.copying import BLOCK
 from mmconvert.dtypes import BY_NAME, DType
 from mmconvert.errors import DiskError, InputRefused
-from mmconvert.execute import BLOCK, execute
+from mmconvert.execute import execute
 from mmconvert.holes import is_hole
 from mmconvert.plans import OutputFile, Plan, PlannedTensor
 from mmconvert.scan import Float16Watch

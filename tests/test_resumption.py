@@ -111,7 +111,7 @@ class Work:
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
     # One worker: what comes before the file that a run ends in is finished then.
-    monkeypatch.setattr("mmconvert.execute.WORKERS", 1)
+    monkeypatch.setattr("mmconvert.copying.WORKERS", 1)
     values = np.ones(3 * ELEMENTS, np.float32)
     values[7::ELEMENTS] = values[9::ELEMENTS] = 1e30
     source = tmp_path / "source.bin"

@@ -21,9 +21,10 @@ from mmconvert.containers.layout import FileLayout, Outline
 from mmconvert.containers.torch_bin_write import lay_out
 from mmconvert.containers.torch_pickle import STORAGES
 from mmconvert.containers.torch_pickle_write import state_dict
+from mmconvert.copying import BLOCK
 from mmconvert.dtypes import BY_NAME
 from mmconvert.errors import InputRefused
-from mmconvert.execute import BLOCK, execute
+from mmconvert.execute import execute
 from mmconvert.plans import OutputFile, Plan, PlannedTensor
 from tests.tensor_sources import Held
 
