@@ -13,6 +13,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,16 +23,28 @@ from mmconvert.errors import InputRefused
 if TYPE_CHECKING:
     import yaml
 
-MAX_JSON_BYTES = 64 << 20
-# PyYAML reads about 200 kB a second; the configs of this world have a few kB.
-MAX_YAML_BYTES = 1 << 20
-MAX_YAML_NODES = 100_000
 MAX_DEPTH = 64
+# PyYAML reads 100 kB or 25,000 nodes a second; the configs of this world have a few kB and some hundred nodes.
+MAX_YAML_BYTES = 256 << 10
+MAX_YAML_NODES = 20_000
 
 # In YAML 1.2 an exponent needs neither a point nor a sign; PyYAML follows 1.1 and takes `1e-4` for a string.
 _YAML_12_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
 _FLOAT_TAG = "tag:yaml.org,2002:float"
 _TIMESTAMP_TAG = "tag:yaml.org,2002:timestamp"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large a JSON document may be, in bytes, and in values: a small one can hold millions of empty lists."""
+
+    nbytes: int
+    nodes: int
+
+
+# For a config, and for what lists every tensor or token: the largest tokenizers have 35 MB and 1.8 million values.
+CONFIG_LIMITS = Limits(4 << 20, 100_000)
+LISTING_LIMITS = Limits(48 << 20, 2_000_000)
 
 
 def file_size(path: Path) -> int:
@@ -45,17 +58,31 @@ def file_size(path: Path) -> int:
     return status.st_size
 
 
-def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
-    """The JSON document in `path`; refuses what `parse_json` refuses, and files over `max_bytes`."""
-    return parse_json(_read(path, max_bytes), str(path))
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """What the file at `path` holds; refuses what `file_size` refuses, and files over `max_bytes`."""
+    if (size := file_size(path)) > max_bytes:
+        raise InputRefused(f"{path}: has {size:,} bytes; a document of this kind has at most {max_bytes:,}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputRefused(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def parse_json(data: bytes, name: str, max_depth: int = MAX_DEPTH) -> Any:
+def read_json(path: Path, limits: Limits = CONFIG_LIMITS) -> Any:
+    """The JSON document in `path`; refuses what `parse_json` refuses, and files over the limits."""
+    return parse_json(read_bytes(path, limits.nbytes), str(path), max_nodes=limits.nodes)
+
+
+def parse_json(data: bytes, name: str, max_depth: int = MAX_DEPTH, max_nodes: int = LISTING_LIMITS.nodes) -> Any:
     """The JSON document in `data`, RFC 8259 to the letter; `name` is what errors call it.
 
-    Raises `InputRefused` for malformed text, invalid UTF-8, duplicate keys, numbers that are not finite, and nesting
-    over `max_depth`.
+    Raises `InputRefused` for malformed text, invalid UTF-8, duplicate keys, numbers that are not finite, nesting over
+    `max_depth`, and more than `max_nodes` values.
     """
+    # Each value but the first of a list or mapping follows a comma, each list or mapping opens a bracket. Those in
+    # texts count too, which are few; to parse and count takes a hundred times longer, and gigabytes.
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > max_nodes:
+        raise InputRefused(f"{name}: holds more than {max_nodes:,} values, the most that are read")
     try:
         document = json.loads(
             data.decode("utf-8"),
@@ -75,7 +102,7 @@ def parse_json(data: bytes, name: str, max_depth: int = MAX_DEPTH) -> Any:
 
 def read_yaml(path: Path, max_bytes: int = MAX_YAML_BYTES) -> Any:
     """The YAML document in `path`; refuses what `parse_yaml` refuses, and files over `max_bytes`."""
-    return parse_yaml(_read(path, max_bytes), str(path))
+    return parse_yaml(read_bytes(path, max_bytes), str(path))
 
 
 def parse_yaml(data: bytes, name: str) -> Any:
@@ -119,15 +146,6 @@ def dump_yaml(document: Any) -> bytes:
         document, Dumper=_dumper(), default_flow_style=False, indent=4, sort_keys=True, allow_unicode=True
     )
     return text.encode()
-
-
-def _read(path: Path, max_bytes: int) -> bytes:
-    if (size := file_size(path)) > max_bytes:
-        raise InputRefused(f"{path}: has {size:,} bytes; a document of this kind has at most {max_bytes:,}")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputRefused(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

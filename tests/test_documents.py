@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmconvert.documents import dump_json, dump_yaml, file_size, parse_json, read_json, read_yaml
+from mmconvert.documents import Limits, dump_json, dump_yaml, file_size, parse_json, read_json, read_yaml
 from mmconvert.errors import InputRefused
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -65,9 +66,18 @@ def test_json_may_nest_to_the_limit() -> None:
 def test_a_file_over_the_limit_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(b"[1, 2, 3]")
-    assert read_json(path, max_bytes=9) == [1, 2, 3]
+    assert read_json(path, Limits(9, 4)) == [1, 2, 3]
     with pytest.raises(InputRefused, match=r"config\.json: has 9 bytes"):
-        read_json(path, max_bytes=8)
+        read_json(path, Limits(8, 4))
+
+
+@pytest.mark.parametrize(
+    "data", [b"[" + b"1," * 9 + b"1]", b"[" + b"[]," * 4 + b"{}]", b'[{"a":[]},{"a":[]},{"a":[]}, 1]']
+)
+def test_values_are_counted_before_they_are_made(data: bytes) -> None:
+    assert parse_json(data, "config.json", max_nodes=10) == json.loads(data)
+    with pytest.raises(InputRefused, match=r"config\.json: holds more than 9 values"):
+        parse_json(data, "config.json", max_nodes=9)
 
 
 def test_what_is_no_regular_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
@@ -133,8 +143,8 @@ MERGES = "a0: &a0 {k: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (BOMB, "more than 100,000 nodes"),
-        (MERGES, "more than 100,000 nodes"),
+        (BOMB, "more than 20,000 nodes"),
+        (MERGES, "more than 20,000 nodes"),
         (LADDER, "deeper than 64"),
         ("a: &a [*a]", r"\*a refers to itself"),
         ("&a {b: *a}", r"\*a refers to itself"),

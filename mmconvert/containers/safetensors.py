@@ -14,15 +14,16 @@ from typing import Any
 
 from mmconvert.containers.layout import FileLayout, Outline, Slot
 from mmconvert.containers.shards import MAX_TENSORS, are_counts, check_key, check_shape, read_shards
-from mmconvert.documents import dump_json, file_size, parse_json
+from mmconvert.documents import LISTING_LIMITS, dump_json, file_size, parse_json
 from mmconvert.dtypes import BY_CODE
 from mmconvert.errors import InputRefused
 from mmconvert.sources import FileSpan, TensorRef
 
-# The limit of the safetensors library.
-MAX_HEADER_BYTES = 100_000_000
-# An entry nests three levels: header, tensor, list.
+# The safetensors library reads headers of up to 100 MB; as many tensors as are read here take some 20.
+MAX_HEADER_BYTES = LISTING_LIMITS.nbytes
+# An entry nests three levels, header, tensor, list, and has some ten values.
 _HEADER_DEPTH = 4
+_ENTRY_NODES = 10
 # What transformers writes, and asks for when it reads.
 METADATA: Mapping[str, str] = {"format": "pt"}
 
@@ -116,10 +117,12 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if length > min(size - 8, MAX_HEADER_BYTES):
+            if length > size - 8:
                 raise InputRefused(
                     f"{path}: claims a header of {length:,} bytes, in a file of {size:,}; is it truncated?"
                 )
+            if length > MAX_HEADER_BYTES:
+                raise InputRefused(f"{path}: has a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
             data = file.read(length)
     except OSError as error:
         raise InputRefused(f"{path}: cannot be read: {error.strerror}") from error
@@ -128,7 +131,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
     # Every entry opens a brace. Counting them takes no time; parsing a million entries takes ten seconds.
     if data.count(b"{") > MAX_TENSORS + 2:
         raise InputRefused(f"{path}: lists more than {MAX_TENSORS:,} tensors, the most that are read")
-    return parse_json(data, f"{path}: header", _HEADER_DEPTH), 8 + length, size
+    return parse_json(data, f"{path}: header", _HEADER_DEPTH, _ENTRY_NODES * (MAX_TENSORS + 2)), 8 + length, size
 
 
 def _check_metadata(metadata: object, path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mmconvert.containers import open_folder, weight_files
 from mmconvert.containers.shards import inside
-from mmconvert.documents import read_json
+from mmconvert.documents import CONFIG_LIMITS, LISTING_LIMITS, read_json
 from mmconvert.errors import InputRefused, MMConvertError
 from mmconvert.layouts.hugging_face import snapshot
 from mmconvert.sources import TensorRef
@@ -79,7 +79,7 @@ class Patient:
 
     def _read(self, name: str) -> Mapping[str, Any]:
         try:
-            found = read_json(inside(self.path, name))
+            found = read_json(inside(self.path, name), CONFIG_LIMITS if name == CONFIG else LISTING_LIMITS)
             if isinstance(found, dict):
                 return found
             self.troubles[f"{self.path / name}: holds no mapping"] = None

@@ -12,7 +12,7 @@ from mmconvert import params, registry, spellings
 from mmconvert.containers import open_file, open_folder
 from mmconvert.containers.shards import inside
 from mmconvert.converter import Converter, Format
-from mmconvert.documents import read_json, read_yaml
+from mmconvert.documents import LISTING_LIMITS, read_json, read_yaml
 from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts.checkpoint import ASSETS, Checkpoint, Hints, is_sidecar
 from mmconvert.paths import get
@@ -104,7 +104,7 @@ def _said_names(folder: Path, metadata: tuple[dict[str, Any], ...]) -> list[str]
     """What the checkpoint's metadata and its manifest call the model."""
     said = [metadata[-1].get("model_name")] if metadata else []
     if (folder / MANIFEST).is_file():
-        said.append(get(read_json(folder / MANIFEST), "target.model"))
+        said.append(get(read_json(folder / MANIFEST, LISTING_LIMITS), "target.model"))
     return [name for name in said if isinstance(name, str) and name]
 
 
@@ -201,7 +201,7 @@ def _said_release(
     said = [(metadata[-1].get("version"), "the checkpoint's metadata")] if metadata else []
     said.append((saved_by, "the container's format"))
     if (folder / MANIFEST).is_file():
-        said.append((get(read_json(folder / MANIFEST), "target.release"), MANIFEST))
+        said.append((get(read_json(folder / MANIFEST, LISTING_LIMITS), "target.release"), MANIFEST))
     for version, where in said:
         with suppress(ValueError):
             return Release.parse(str(version)), where

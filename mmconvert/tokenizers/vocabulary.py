@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any
 
-from mmconvert.documents import MAX_JSON_BYTES, file_size, parse_json
+from mmconvert.documents import LISTING_LIMITS, parse_json, read_bytes
 from mmconvert.errors import InputRefused
 from mmconvert.tokenizers import pieces
 
@@ -14,19 +14,15 @@ FAST, SENTENCEPIECE, SLOW = "tokenizer.json", "tokenizer.model", "vocab.json"
 VOCABULARIES = {FAST, SENTENCEPIECE, SLOW}
 CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 DECODER = "added_tokens_decoder"
+# The largest vocabularies have some 260,000.
+MAX_TOKENS = 500_000
 
 Files = Mapping[str, bytes]
 
 
 def read(paths: Mapping[str, Path]) -> dict[str, bytes]:
     """The files at `paths`; refuses one that is missing, no file, or too large for a tokenizer's."""
-    for path in paths.values():
-        if (size := file_size(path)) > MAX_JSON_BYTES:
-            raise InputRefused(f"{path}: has {size:,} bytes; a tokenizer's file has at most {MAX_JSON_BYTES:,}")
-    try:
-        return {name: path.read_bytes() for name, path in paths.items()}
-    except OSError as error:
-        raise InputRefused(f"{error.filename}: cannot be read: {error.strerror}") from error
+    return {name: read_bytes(path, LISTING_LIMITS.nbytes) for name, path in paths.items()}
 
 
 def length(paths: Mapping[str, Path]) -> int | None:
@@ -90,6 +86,7 @@ def vocabulary(document: Any) -> dict[str, int]:
         # A unigram model lists its pieces, each with its score; the others map them to ids.
         if not all(isinstance(entry, list) and entry and isinstance(entry[0], str) for entry in listed):
             raise InputRefused(f"{FAST}: model.vocab must list pieces with their scores")
+        _check_count(listed, FAST)
         return {entry[0]: number for number, entry in enumerate(listed)}
     return numbers(listed, FAST)
 
@@ -123,7 +120,13 @@ def numbers(tokens: Any, name: str) -> dict[str, int]:
     """Tokens mapped to their ids, as the file `name` has them; raises InputRefused where it has something else."""
     if not isinstance(tokens, dict):
         raise InputRefused(f"{name}: must map tokens to their ids")
+    _check_count(tokens, name)
     for token, number in tokens.items():
         if type(number) is not int or number < 0:
             raise InputRefused(f"{name}: the token {token!r:.60} must have an id, but has {number!r:.60}")
     return tokens
+
+
+def _check_count(tokens: Sized, name: str) -> None:
+    if len(tokens) > MAX_TOKENS:
+        raise InputRefused(f"{name}: has {len(tokens):,} tokens; at most {MAX_TOKENS:,} are read")

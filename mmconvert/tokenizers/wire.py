@@ -12,12 +12,20 @@ VARINT, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5
 _FIXED = {EIGHT_BYTES: 8, FOUR_BYTES: 4}
 # A varint of 64 bits takes ten bytes, of seven bits each.
 _MAX_SHIFT = 63
+# A message of a vocabulary has a field for each token; the largest have some 260,000.
+MAX_FIELDS = 500_000
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Every field's number and value: an int for a varint, bytes for all others; raises ValueError if it is damaged."""
-    at = 0
+    """Every field's number and value: an int for a varint, bytes for all others.
+
+    Raises ValueError if the message is damaged, or has more than `MAX_FIELDS`.
+    """
+    at = count = 0
     while at < len(data):
+        count += 1
+        if count > MAX_FIELDS:
+            raise ValueError(f"it has more than {MAX_FIELDS:,} fields, the most that are read")
         tag, at = _varint(data, at)
         number, kind = tag >> 3, tag & 7
         if kind == VARINT:

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from mmconvert.api import Checkpoint
-from mmconvert.documents import read_json
+from mmconvert.documents import LISTING_LIMITS, read_json
 from mmconvert.errors import InputRefused
 from mmconvert.sources import TensorRef
 from mmsimple.checkpoint import read_tensor
@@ -73,7 +73,7 @@ def part_of(checkpoint: Checkpoint, name: str = "") -> Part:
 
 def _indexed(index: Path) -> set[str]:
     """The files that an index leads to; none where there is no index."""
-    return set(read_json(index)["weight_map"].values()) if index.is_file() else set()
+    return set(read_json(index, LISTING_LIMITS)["weight_map"].values()) if index.is_file() else set()
 
 
 def load_tower(part: Part) -> CLIPVisionModel:

@@ -235,7 +235,7 @@ def test_a_header_over_the_limit_is_refused_before_it_is_read(tmp_path: Path) ->
     with path.open("wb") as file:
         file.write((safetensors.MAX_HEADER_BYTES + 1).to_bytes(8, "little"))
         file.truncate(safetensors.MAX_HEADER_BYTES + 100)
-    with pytest.raises(InputRefused, match="header of 100,000,001 bytes"):
+    with pytest.raises(InputRefused, match="header of 50,331,649 bytes; at most"):
         safetensors.read_file(path)
 
 

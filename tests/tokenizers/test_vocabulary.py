@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mmconvert.errors import InputRefused
-from mmconvert.tokenizers import at_or_above, ids, length
+from mmconvert.tokenizers import at_or_above, ids, length, vocabulary
 
 VOCAB = {"a": 0, "b": 1, "c": 2}
 
@@ -100,4 +100,22 @@ def test_files_without_a_vocabulary_give_no_ids() -> None:
 )
 def test_a_damaged_file_is_refused_by_name(name: str, data: bytes) -> None:
     with pytest.raises(InputRefused, match=name):
+        ids({name: data})
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("tokenizer.json", b'{"model": {"vocab": {"a": 0, "b": 1, "c": 2}}}'),
+        ("tokenizer.json", b'{"model": {"vocab": [["a", 0.0], ["b", 0.0], ["c", 0.0]]}}'),
+        ("vocab.json", b'{"a": 0, "b": 1, "c": 2}'),
+    ],
+)
+def test_more_tokens_than_any_vocabulary_has_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, data: bytes
+) -> None:
+    monkeypatch.setattr(vocabulary, "MAX_TOKENS", 3)
+    assert len(ids({name: data}) or {}) == 3
+    monkeypatch.setattr(vocabulary, "MAX_TOKENS", 2)
+    with pytest.raises(InputRefused, match=rf"{name}: has 3 tokens; at most 2"):
         ids({name: data})

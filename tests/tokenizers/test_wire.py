@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mmconvert.tokenizers import wire
 from mmconvert.tokenizers.wire import fields
 
 TAG = b"\x08"  # field 1, a number
@@ -17,3 +18,10 @@ def test_a_number_of_64_bits_takes_ten_bytes() -> None:
 def test_a_number_that_goes_on_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="a number does not end"):
         list(fields(TAG + data))
+
+
+def test_a_message_of_more_fields_than_a_vocabulary_has_tokens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_FIELDS", 3)
+    assert len(list(fields((TAG + b"\x00") * 3))) == 3
+    with pytest.raises(ValueError, match="more than 3 fields"):
+        list(fields((TAG + b"\x00") * 4))
