@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mmconvert.containers.mdl_dataset import (
@@ -36,9 +38,10 @@ from mmconvert.containers.mdl_legacy import LegacyCheckpoint
 from mmconvert.containers.mdl_write import FORMAT_VERSION, MAX_DEPTH, RTFX_CODES
 from mmconvert.errors import InputRefused
 
-# Limits on this process: bytes of address space, seconds of processor time.
-MEMORY_LIMIT = 8 << 30
-CPU_LIMIT = 120
+# Limits on this process: what a small file may take, bytes of address space and seconds of processor time, and what
+# each byte and each gigabyte of a larger one adds. 500,000 chunks in 140 GB take 0.2 GB and 5 seconds.
+MEMORY_LIMIT, MEMORY_SHARE = 128 << 20, 1 / 32
+CPU_LIMIT, CPU_PER_GB = 3, 1
 
 DICTS = ("builtins.dict", "collections.OrderedDict")
 SEQUENCES = ("builtins.list", "builtins.tuple", "builtins.set")
@@ -275,11 +278,30 @@ def read(path: str, what: str = "document") -> dict[str, Any]:
         return LegacyCheckpoint(file).document()
 
 
+def cpu_limit(size: int) -> int:
+    """The seconds of processor time that a file of `size` bytes may take."""
+    return CPU_LIMIT + CPU_PER_GB * (size // 10**9)
+
+
+def _limit(path: str) -> None:
+    """Have the kernel end this process, or refuse it memory, where the file at `path` makes it take too much."""
+    # What is loaded by now is not the file's doing.
+    import h5py  # noqa: F401
+
+    size = os.stat(path).st_size
+    seconds = cpu_limit(size)
+    with contextlib.suppress(OSError, ValueError):
+        # At the first of the two the kernel says why it ends the process, at the second it does not.
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    # Linux alone has this file, and it alone heeds this limit.
+    with contextlib.suppress(OSError, ValueError):
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        allowed = taken + MEMORY_LIMIT + int(size * MEMORY_SHARE)
+        resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
+
+
 def main(path: str, what: str = "document") -> None:
-    for limit, value in ((resource.RLIMIT_AS, MEMORY_LIMIT), (resource.RLIMIT_CPU, CPU_LIMIT)):
-        # Not every system has every limit; then the parent's timeout and the file's size have to do.
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(limit, (value, value))
+    _limit(path)
     try:
         document = read(path, what)
     except InputRefused as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -19,18 +20,21 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from mmconvert.containers.mdl_child import cpu_limit
 from mmconvert.containers.mdl_chunks import GZIP, LZ4, NO_FILTER, Chunk, Chunked
 from mmconvert.containers.mdl_write import PLAIN
 from mmconvert.dtypes import BY_NAME, DType
 from mmconvert.errors import InputRefused
 from mmconvert.releases import Release
 from mmconvert.sources import FileSpan, Source, TensorRef
+from mmconvert.units import human_bytes
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-# What the process that runs HDF5 may take: seconds, and bytes of answer. A checkpoint of 70 B parameters, cut into some
-# 500,000 chunks, takes seconds and 30 MB.
-TIMEOUT = 120.0
-ANSWER_LIMIT = 512 << 20
+# What the process that runs HDF5 may take, see there. On a disk that answers slowly it waits more than it computes.
+WAITING = 20
+# Bytes of answer, and what each byte of a larger file adds. A checkpoint of 70 B parameters, cut into some 500,000
+# chunks, takes 20 to 30 MB.
+ANSWER_LIMIT, ANSWER_SHARE = 4 << 20, 1 / 1024
 CHILD = ("-P", "-m", "mmconvert.containers.mdl_child")
 # Decoded at once, at most. The reference cuts its largest tensors so that a band takes some 30 MB.
 BAND_LIMIT = 1 << 30
@@ -70,15 +74,15 @@ class Filled:
             start += len(buffer)
 
 
-def read_file(path: Path, name: str = "", *, timeout: float = TIMEOUT) -> MdlFile:
+def read_file(path: Path, name: str = "", *, timeout: float | None = None) -> MdlFile:
     """Read what a `.mdl` file holds, from its headers alone; `name` is the `file` of its tensors.
 
-    Raises `InputRefused` for a file that is no checkpoint, damaged, partially written or unsafe, or that keeps HDF5
-    busy for more than `timeout` seconds.
+    Raises `InputRefused` for a file that is no checkpoint, damaged, partially written or unsafe, or with which HDF5 is
+    busier than with any sound one of its size, or for more than `timeout` seconds.
     """
     size = _size(path)
     with _understood(path):
-        answer = _answer(path, _ask(path, timeout))
+        answer = _answer(path, _ask(path, size, timeout))
         tensors = [_tensor(entry, path, name, size) for entry in answer["tensors"]]
         return MdlFile(
             tensors={tensor.key: tensor for tensor in tensors},
@@ -89,7 +93,7 @@ def read_file(path: Path, name: str = "", *, timeout: float = TIMEOUT) -> MdlFil
         )
 
 
-def read_state(path: Path, *, timeout: float = TIMEOUT) -> dict[str, Any]:
+def read_state(path: Path, *, timeout: float | None = None) -> dict[str, Any]:
     """Read all that a `.mdl` file of format 0.5 holds, from its headers alone, in the order of its nesting.
 
     Dictionaries of any kind are dicts, whose keys are strings, lists, tuples and sets are lists, and tensors are
@@ -98,7 +102,7 @@ def read_state(path: Path, *, timeout: float = TIMEOUT) -> dict[str, Any]:
     """
     size = _size(path)
     with _understood(path):
-        answer = _answer(path, _ask(path, timeout, "state"))
+        answer = _answer(path, _ask(path, size, timeout, "state"))
         state = _state(answer["state"], path, size)
         if not isinstance(state, dict):
             raise ValueError(f"a {type(state).__name__} where the whole belongs")
@@ -150,8 +154,11 @@ def _size(path: Path) -> int:
     return status.st_size
 
 
-def _ask(path: Path, timeout: float, *what: str) -> bytes:
-    """Have the other process open the file, and return its answer, about `what` of it."""
+def _ask(path: Path, size: int, timeout: float | None, *what: str) -> bytes:
+    """Have the other process open the file of `size` bytes, and return its answer, about `what` of it."""
+    busy = cpu_limit(size)
+    patience = WAITING * busy if timeout is None else timeout
+    longest = ANSWER_LIMIT + int(size * ANSWER_SHARE)
     environment = os.environ | {
         # It finds this package as this process does, and nothing in the folder where the user happens to stand.
         "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
@@ -171,21 +178,20 @@ def _ask(path: Path, timeout: float, *what: str) -> bytes:
             late.set()
             child.kill()
 
-        timer = threading.Timer(timeout, stop)
+        timer = threading.Timer(patience, stop)
         timer.start()
         try:
             assert child.stdout is not None
-            answer = child.stdout.read(ANSWER_LIMIT + 1)
-            if len(answer) > ANSWER_LIMIT:
-                raise InputRefused(f"{path}: describing it takes more than {ANSWER_LIMIT >> 20} MiB")
+            answer = child.stdout.read(longest + 1)
+            if len(answer) > longest:
+                raise InputRefused(f"{path}: describing it takes more than {human_bytes(longest)}; is it damaged?")
             status = child.wait()
         finally:
             timer.cancel()
             child.kill()
-    if late.is_set():
-        raise InputRefused(
-            f"{path}: HDF5 did not finish reading its headers within {timeout:g} seconds; is it damaged?"
-        )
+    if late.is_set() or status == -signal.SIGXCPU:
+        seconds = f"{patience:g} seconds" if late.is_set() else f"{busy} seconds of processor time"
+        raise InputRefused(f"{path}: HDF5 did not finish reading its headers within {seconds}; is it damaged?")
     if status:
         raise InputRefused(f"{path}: is damaged: it crashed HDF5 (status {status})")
     return answer

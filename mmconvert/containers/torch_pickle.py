@@ -35,6 +35,9 @@ _TENSOR = "torch._utils._rebuild_tensor_v2"
 _PARAMETER = "torch._utils._rebuild_parameter"
 _ALLOWED = {*STORAGES, _ORDERED_DICT, _TENSOR, _PARAMETER}
 
+# Each may make an object or remember one, so this bounds memory as well as time. A tensor takes 30.
+MAX_OPCODES = 1_000_000
+
 _PUSH_ARGUMENT = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE"}
 _PUSH_CONSTANT = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _SMALL_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -73,7 +76,8 @@ class _Mark:
 def read_pickle(data: bytes, path: Path) -> Any:
     """What the pickle describes: scalars, lists, tuples, dicts with string or integer keys, and `View`s.
 
-    Raises `InputRefused`, naming `path`, for any other name or opcode and for a pickle that is malformed.
+    Raises `InputRefused`, naming `path`, for any other name or opcode, for a pickle that is malformed and for one that
+    goes on for more than `MAX_OPCODES`.
     """
     try:
         return _Machine(path).run(data)
@@ -88,7 +92,8 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def run(self, data: bytes) -> Any:
-        for opcode, argument, _ in pickletools.genops(data):
+        for done, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            self._expect(done < MAX_OPCODES, f"takes more than {MAX_OPCODES:,} opcodes, the most that are read")
             self._step(opcode.name, argument)
         return self._stack.pop()
 

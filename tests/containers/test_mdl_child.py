@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,12 @@ from mmconvert.containers.mdl_write import MAX_DEPTH, lay_out
 from mmconvert.dtypes import BY_NAME
 from mmconvert.errors import InputRefused
 
+# Of this process: the seconds that it may take, and the bytes that it may take beyond those that it has.
+SHOW_LIMITS = """
+import json, resource, sys
+taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() if sys.platform == "linux" else 0
+print(json.dumps([resource.getrlimit(resource.RLIMIT_CPU)[0], resource.getrlimit(resource.RLIMIT_AS)[0] - taken]))
+"""
 LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
 
 
@@ -289,3 +297,19 @@ def test_hostile_and_damaged_files_are_refused_by_key(
         damage(file)
     with pytest.raises(InputRefused, match=said):
         read(str(checkpoint))
+
+
+def test_a_small_file_may_take_little_and_a_large_one_more(tmp_path: Path) -> None:
+    limits = []
+    for size in (1000, 140 * 10**9):
+        path = tmp_path / f"{size}.mdl"
+        with path.open("wb") as file:
+            file.truncate(size)
+        script = f"from mmconvert.containers import mdl_child; mdl_child._limit({str(path)!r})\n{SHOW_LIMITS}"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        limits.append(json.loads(done.stdout))
+    (small_cpu, small_room), (large_cpu, large_room) = limits
+    assert (small_cpu, large_cpu) == (3, 143)
+    if sys.platform == "linux":
+        assert 120e6 < small_room < 135e6
+        assert 4e9 < large_room < 5e9

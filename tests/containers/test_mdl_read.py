@@ -285,6 +285,7 @@ def test_process_that_hangs_is_stopped(good: Path, monkeypatch: pytest.MonkeyPat
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed HDF5"),
         ("raise SystemExit(3)", "crashed HDF5"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGXCPU)", "within 3 seconds of processor time"),
         ("pass", "made sense of"),
         ("print('[' * 10**6)", "made sense of"),
         ("print('[]')", "made sense of"),
@@ -296,7 +297,7 @@ def test_process_that_hangs_is_stopped(good: Path, monkeypatch: pytest.MonkeyPat
 def test_process_is_not_believed(good: Path, monkeypatch: pytest.MonkeyPatch, program: str, said: str) -> None:
     monkeypatch.setattr(mdl_read, "CHILD", ("-c", program))
     if "takes" in said:
-        monkeypatch.setattr(mdl_read, "ANSWER_LIMIT", 1000)
+        monkeypatch.setattr(mdl_read, "ANSWER_LIMIT", 900)
     with pytest.raises(InputRefused, match=rf"good\.mdl: .*{said}"):
         read_file(good)
 
@@ -309,14 +310,14 @@ def answered(monkeypatch: pytest.MonkeyPatch, path: Path, **where: Any) -> MdlFi
     """What comes of an answer with one tensor."""
     tensor = ENTRY_AT | where
     answer = ANSWER | {"tensors": [tensor]}
-    monkeypatch.setattr(mdl_read, "_ask", lambda path, timeout: json.dumps(answer).encode())
+    monkeypatch.setattr(mdl_read, "_ask", lambda path, size, timeout: json.dumps(answer).encode())
     return read_file(path)
 
 
 @pytest.mark.parametrize("release", ["", "newest", "2", 2.0, ["2.0"], {}])
 def test_a_release_that_is_none_is_refused(good: Path, monkeypatch: pytest.MonkeyPatch, release: Any) -> None:
     answer = ANSWER | {"saved_by": release}
-    monkeypatch.setattr(mdl_read, "_ask", lambda path, timeout: json.dumps(answer).encode())
+    monkeypatch.setattr(mdl_read, "_ask", lambda path, size, timeout: json.dumps(answer).encode())
     with pytest.raises(InputRefused, match="made sense of"):
         read_file(good)
 

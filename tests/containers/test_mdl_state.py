@@ -247,7 +247,7 @@ TENSOR = {"key": "w", "dtype": "float32", "shape": [2], "offset": 0}
 )
 def test_the_process_is_not_believed(state: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "x.mdl", {})
-    monkeypatch.setattr(mdl_read, "_ask", lambda path, timeout, what: json.dumps({"state": state}).encode())
+    monkeypatch.setattr(mdl_read, "_ask", lambda path, size, timeout, what: json.dumps({"state": state}).encode())
     with pytest.raises(InputRefused, match=r"x\.mdl: "):
         read_state(path)
 

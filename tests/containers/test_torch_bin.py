@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmconvert.containers import torch_bin
+from mmconvert.containers import torch_bin, torch_pickle
 from mmconvert.containers.torch_bin import Strided
 from mmconvert.errors import InputRefused
 from mmconvert.sources import TensorRef
@@ -309,6 +309,25 @@ def test_a_pickle_over_the_limit_is_refused_before_it_is_read(tmp_path: Path, mo
     path = saved(tmp_path, {"w": BASE})
     monkeypatch.setattr(torch_bin, "MAX_PICKLE_BYTES", 100)
     with pytest.raises(InputRefused, match="at most 100 are read"):
+        torch_bin.read_file(path)
+
+
+def test_a_directory_over_the_limit_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path, {"w": BASE})
+    monkeypatch.setattr(torch_bin, "MAX_DIRECTORY_BYTES", 100)
+    with pytest.raises(InputRefused, match="and at most 100 are read"):
+        torch_bin.read_file(path)
+
+
+def test_a_pickle_that_goes_on_and_on_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = with_pickle(tmp_path, b"\x80\x02" + b"]" * 7 + b".")
+    monkeypatch.setattr(torch_pickle, "MAX_OPCODES", 9)
+    with pytest.raises(InputRefused, match="holds no dict"):
+        torch_bin.read_file(path)
+    monkeypatch.setattr(torch_pickle, "MAX_OPCODES", 8)
+    with pytest.raises(InputRefused, match="more than 8 opcodes"):
         torch_bin.read_file(path)
 
 
