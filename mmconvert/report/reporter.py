@@ -54,7 +54,12 @@ class Reporter:
         if not hidden:
             print(text, file=sys.stderr)
         if self._log is not None:
-            print(text, file=self._log, flush=True)
+            try:
+                print(text, file=self._log, flush=True)
+            except OSError as error:
+                # A conversion of hours is not ended for want of a log.
+                log, self._log = self._log, None
+                self.warn(f"--log-file {log.name}: {error.strerror}; nothing more is written there")
 
     @contextmanager
     def progress(self, what: str, *, of_bytes: bool = True) -> Iterator[Progress | None]:

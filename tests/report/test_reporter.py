@@ -60,3 +60,12 @@ def test_without_a_terminal_there_is_no_bar(capsys: pytest.CaptureFixture[str]) 
     with Reporter().progress("copying") as progress:
         assert progress is None
     assert capsys.readouterr().err == ""
+
+
+def test_a_log_on_a_full_disk_is_given_up_and_the_work_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("there is no such device here")
+    speak(Reporter(log_file=full))
+    told = "warning: --log-file /dev/full: No space left on device; nothing more is written there"
+    assert capsys.readouterr().err.splitlines() == ["a note", told, "warning: a warning", "error: an error"]
