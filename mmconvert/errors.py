@@ -6,11 +6,26 @@ which file and key, and what to do about it. Anything else that escapes is a bug
 
 from __future__ import annotations
 
+from mmconvert.excerpt import printable
+
+# The longest text in characters. What is wrong comes first and what to do last, so the middle can be spared.
+LONGEST = 1200
+
 
 class MMConvertError(Exception):
-    """Base of every failure that is not a bug; `exit_code` is what the process ends with."""
+    """Base of every failure that is not a bug; `exit_code` is what the process ends with.
+
+    Most texts repeat something of a file that a stranger made. However long that is, and whatever is in it, the text
+    is short and prints.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if len(text) > LONGEST:
+            text = f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 2 :]}"
+        return "\n".join(map(printable, text.split("\n")))
 
 
 class UsageError(MMConvertError):

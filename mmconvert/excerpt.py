@@ -7,4 +7,9 @@ LONGEST = 60
 
 def excerpt(written: object) -> str:
     """One line of at most 60 characters; those that do not print, such as a newline, are escaped."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in str(written)[:LONGEST])[:LONGEST]
+    return printable(str(written)[:LONGEST])[:LONGEST]
+
+
+def printable(text: str) -> str:
+    """The text in one line, in which no character moves a cursor, turns a line round, or cannot be encoded."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
