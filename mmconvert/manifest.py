@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from mmconvert import __version__, digests
-from mmconvert.errors import UsageError, VerificationFailed
+from mmconvert.containers.shards import MAX_TENSORS
+from mmconvert.documents import Limits, parse_json, read_bytes
+from mmconvert.errors import InputRefused, UsageError, VerificationFailed
+from mmconvert.excerpt import printable
 from mmconvert.findings import Findings
 from mmconvert.pieces import Piece, damaged, frame_digest, pieces_of
 from mmconvert.plans import Plan
@@ -25,6 +28,8 @@ from mmconvert.remark import Remark
 
 NAME = "mmconvert.json"
 SCHEMA = 1
+# What lists as many tensors as are read at most, each in some fourteen values and three hundred bytes.
+LIMITS = Limits(512 * MAX_TENSORS, 16 * MAX_TENSORS)
 # What trying to make sense of a manifest raises if it is not one that we wrote.
 _SENSELESS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
@@ -107,14 +112,15 @@ def check_folder(folder: Path, progress: Progress | None = None) -> Findings:
     A folder that differs, or a manifest that cannot be made sense of, is a report with problems, not an exception.
     Raises `UsageError` if there is no manifest, or one without digests, so that there is nothing to compare with.
     """
+    path = folder / NAME
+    if not os.path.lexists(path):
+        raise UsageError(f"{folder}: has no {NAME}; `mmconvert verify A B` compares it with its source")
     try:
-        expected = _understand((folder / NAME).read_bytes())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"{folder}: has no {NAME}; `mmconvert verify A B` compares it with its source") from error
-    except OSError as error:
-        return Findings([f"{NAME}: cannot be read: {error.strerror}"])
+        expected = _understand(read_bytes(path, LIMITS.nbytes))
+    except InputRefused as error:
+        return Findings([printable(str(error))])
     except _SENSELESS as error:
-        return Findings([f"{NAME}: is damaged: {error}"])
+        return Findings([f"{NAME}: is damaged: {printable(str(error))}"])
     if expected.digest == "none":
         raise UsageError(f"{folder}: was written without digests; `mmconvert verify A B` compares it with its source")
 
@@ -136,7 +142,7 @@ def check_folder(folder: Path, progress: Progress | None = None) -> Findings:
             problems += [f"{name}: {problem}" for problem in found]
     finally:
         watcher.finish()
-    return Findings(sorted(problems), tensors=expected.tensors, nbytes=sum(expected.sizes.values()))
+    return Findings(sorted(map(printable, problems)), tensors=expected.tensors, nbytes=sum(expected.sizes.values()))
 
 
 def _signed(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +156,10 @@ def _entry(content: bytes, digest: str) -> dict[str, Any]:
 
 def _read(data: bytes) -> dict[str, Any]:
     """A manifest without its own digest, which has been checked; raises some of `_SENSELESS` where that fails."""
-    document: dict[str, Any] = json.loads(data)
+    try:
+        document: dict[str, Any] = parse_json(data, "its text", max_nodes=LIMITS.nodes)
+    except InputRefused as error:
+        raise ValueError(str(error)) from error
     # Rendered again it must be the same, or white space and the spelling of numbers could change unnoticed.
     if render(document) != data:
         raise ValueError("it was changed after it was written")

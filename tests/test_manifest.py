@@ -12,6 +12,7 @@ import pytest
 
 from mmconvert import digests, manifest
 from mmconvert.containers.layout import FileLayout, Slot
+from mmconvert.documents import Limits
 from mmconvert.dtypes import BY_NAME
 from mmconvert.errors import UsageError
 from mmconvert.execute import execute
@@ -189,6 +190,29 @@ def test_a_file_that_is_no_manifest_is_a_problem_and_no_crash(folder: Path, data
     (folder / manifest.NAME).write_bytes(data)
     (problem,) = check_folder(folder).problems
     assert problem.startswith("mmconvert.json: is damaged")
+
+
+def test_a_manifest_that_nobody_would_write_to_is_not_waited_for(folder: Path) -> None:
+    (folder / manifest.NAME).unlink()
+    os.mkfifo(folder / manifest.NAME)
+    assert check_folder(folder).problems == [f"{folder / manifest.NAME}: is not a regular file"]
+
+
+@pytest.mark.parametrize(("nbytes", "nodes"), [(10, 1000), (100_000, 10)])
+def test_a_manifest_that_lists_more_than_any_is_not_made_sense_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, nbytes: int, nodes: int
+) -> None:
+    monkeypatch.setattr(manifest, "LIMITS", Limits(nbytes, nodes))
+    (problem,) = check_folder(folder).problems
+    assert f"more than {nodes} values" in problem or f"at most {nbytes}" in problem
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J", "a\nb", "\u202e"])
+def test_a_problem_can_be_printed_whatever_a_file_is_called(folder: Path, name: str) -> None:
+    (folder / name).touch()
+    rewrite(folder, lambda document: document["documents"].update({f"{name}!": {"bytes": 0, "digest": ""}}))
+    shown = ascii(name)[1:-1]
+    assert check_folder(folder).problems == [f"{shown}!: is missing", f"{shown}: is not in the manifest"]
 
 
 def test_without_anything_to_compare_with_the_other_command_is_named(tmp_path: Path) -> None:
