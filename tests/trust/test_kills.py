@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -129,6 +130,17 @@ def test_killed_before_each_call_that_writes(small: Conversion, with_old: bool, 
     assert seen.in_the_midst > len(tried) // 2
     assert bool(seen.kept) == small.resume
     tell("kills of conversions before a call that writes, with the same result", len(tried))
+
+
+def test_of_two_commands_at_once_one_is_done_and_the_other_exits_5(script: Path, llama: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        command = [str(script), "hf-to-cs", "--src", str(llama), "--out", str(tmp_path / f"out-{number}")]
+        both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        said = {each.returncode: each.communicate(timeout=60)[1] for each in both if each.wait(60) is not None}
+        assert said.keys() == {0, 5}
+        assert "another run is writing here" in said[5] or "not empty" in said[5]
+        assert state_of(tmp_path / f"out-{number}") is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out-0", "out-1", "out-2"]
 
 
 @pytest.mark.parametrize("with_old", [False, True], ids=["nothing there", "overwriting"])
