@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from mmconvert.excerpt import excerpt
+
 
 class _Absent:
     def __repr__(self) -> str:
@@ -53,7 +55,10 @@ def without(config: Any, path: str) -> Any:
 
 
 def fields(config: Mapping[str, Any], known: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """Every (path, value) of a config, looking only as deep inside a value as some of the `known` paths lie."""
+    """Every (path, value) of a config, looking only as deep inside a value as some of the `known` paths lie.
+
+    Raises ValueError for a field there whose name is empty or has a dot in it, so that its path would lead elsewhere.
+    """
     inner = {path[:at] for path in known for at in range(len(path)) if path[at] == "."}
 
     def look(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -61,6 +66,8 @@ def fields(config: Mapping[str, Any], known: Iterable[str]) -> Iterator[tuple[st
             yield path, value
         elif isinstance(value, Mapping | list):
             for name, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+                if name == "" or "." in str(name):
+                    raise ValueError(f"{path or 'it'} has a field {excerpt(name)!r}, which is no field's name")
                 yield from look(item, f"{path}.{name}" if path else str(name))
 
     return look(config, "")

@@ -63,6 +63,16 @@ def test_fields_are_taken_whole_unless_a_known_one_lies_inside() -> None:
     }
 
 
+@pytest.mark.parametrize("config", [{"": 1}, {"text.size": 1}, {"text": {"": 1, "size": 2}}, {"text": {"a.b": 1}}])
+def test_a_field_whose_path_would_lead_elsewhere_is_refused(config: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="has a field"):
+        dict(fields(config, {"text.size"}))
+
+
+def test_what_stands_in_a_value_that_is_taken_whole_may_have_any_name() -> None:
+    assert dict(fields({"text": {"": 1, "a.b": 1}}, {"images.0.name"})) == {"text": {"": 1, "a.b": 1}}
+
+
 def test_leaves_are_what_holds_no_others() -> None:
     assert list(leaves(CONFIG)) == [("text.size", 1), ("images.0.name", "x"), ("images.1", {}), ("null", None)]
     assert list(leaves({})) == [("", {})]

@@ -12,7 +12,7 @@ from mmconvert.casts import Overflow
 from mmconvert.configs import ConfigTable
 from mmconvert.converter import Usage
 from mmconvert.documents import dump_json
-from mmconvert.errors import UsageError
+from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts.checkpoint import is_licence
 from mmconvert.options import TOWER_PATH
 from mmconvert.paths import ABSENT, fields, get, put
@@ -34,8 +34,13 @@ def folders_of_parts(job: Job, sidecars: Sidecars) -> Target:
 
 def _whole_config(job: Job) -> Config:
     form, table, original = job.hop.target, job.hop.converter.configs, job.checkpoint.original
-    own = original if form.binding is None or not original else form.binding.own_config(original)
-    return form.settle(_restored(table, job.assembly.legs[-1].configs.target, own), original)
+    mapped = job.assembly.legs[-1].configs.target
+    try:
+        own = original if form.binding is None or not original else form.binding.own_config(original)
+        return form.settle(_restored(table, mapped, own), original)
+    except ValueError as error:
+        # The mapped config is sound, and so is a source's own; one that travelled along was not looked at before.
+        raise InputRefused(f"{job.checkpoint.path}: the config.json that it was made from: {error}") from error
 
 
 def _all(job: Job, config: Config, sidecars: Sidecars) -> Target:

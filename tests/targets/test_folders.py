@@ -14,6 +14,7 @@ import yaml
 
 import mmconvert
 from mmconvert import Options
+from mmconvert.errors import InputRefused
 
 Make = Callable[..., Path]
 
@@ -57,6 +58,17 @@ def test_without_an_original_the_usual_values_are_written_and_said(llama: Path, 
     back = config_of(tmp_path / "back")
     assert (back["bos_token_id"], back["eos_token_id"], back["use_cache"]) == (1, 2, True)
     assert any("no original config travelled" in warning for warning in manifest["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("rope_scaling", "x"), ("rope_scaling", {"a": 1}), ("", 1), ("vocab_size.x", 1)]
+)
+def test_an_original_without_sense_is_refused(llama: Path, tmp_path: Path, field: str, value: object) -> None:
+    to_cs(llama, tmp_path / "cs")
+    original = tmp_path / "cs" / "assets" / "config.json"
+    original.write_text(json.dumps({**json.loads(original.read_text()), field: value}))
+    with pytest.raises(InputRefused, match=r"cs: the config\.json that it was made from: "):
+        to_hf(tmp_path / "cs", tmp_path / "back")
 
 
 def test_code_that_a_config_names_does_not_travel(make_llama: Make, tmp_path: Path) -> None:
