@@ -30,7 +30,7 @@ from mmsimple.data.job import Job
 from mmsimple.data.maker import SampleMaker
 from mmsimple.data.templates import Turn, render
 from mmsimple.data.tokenizer import ALL_FILES, load_tokenizer
-from mmsimple.data.workers import in_order
+from mmsimple.data.workers import in_order, worker_errors
 
 PARAMS = "data_params.json"
 # Beside the files while they are made: what they are made of, and what a write has not finished.
@@ -108,8 +108,8 @@ def prepare(
     """Write the training files of all good records to the folder `out`, which appears whole or not at all.
 
     Bad records are left out and counted. A run that is stopped is gone on with by the next one with the same input.
-    Raises InputRefused for input that is no such thing, or of which nothing is left, with the reasons; OutputRefused
-    and DiskError.
+    Raises InputRefused for input that is no such thing, or of which nothing is left, with the reasons; OutputRefused,
+    DiskError and WorkerDied.
     """
     tokenizer = load_tokenizer(job.tokenizer)
     if tokenizer.pad_id >= job.vocab_size:
@@ -141,7 +141,9 @@ def prepare(
     files = [_File(number, first, records[first : first + RECORDS]) for number, first in enumerate(starts)]
     least = 4 * len(records)
     sources = (annotations, job.images, job.tokenizer, job.config)
-    with staged(out, overwrite=overwrite, fsync=True, bytes_needed=least, sources=sources, resumable=True) as staging:
+    stage = staged(out, overwrite=overwrite, fsync=True, bytes_needed=least, sources=sources, resumable=True)
+    # Outside of it, to which that is no reason not to go on another time.
+    with worker_errors(), stage as staging:
         # What nobody else needs to know, but a run that goes on does.
         _take_up(staging.path, {**facts, "images": str(job.images.resolve()), "transforms": repr(job.transforms)})
         counts = _make_all(staging.path, files, job, tokenizer.pad_id, workers, progress or Silent())

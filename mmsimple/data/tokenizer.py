@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 from mmconvert.errors import InputRefused
 from mmsimple.quiet import in_its_words
+from mmsimple.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -125,11 +125,8 @@ def tokenizer_of(assets: Mapping[str, bytes], where: str) -> Tokenizer:
     for prefix in ("text_model/", ""):
         if any(prefix + name in assets for name in FILES):
             files = {name.removeprefix(prefix): data for name, data in assets.items() if name.startswith(prefix)}
-            with TemporaryDirectory() as folder:
-                for name, data in files.items():
-                    if "/" not in name:
-                        Path(folder, name).write_bytes(data)
-                return _load(Path(folder), where)
+            with temporary_folder({name: data for name, data in files.items() if "/" not in name}) as folder:
+                return _load(folder, where)
     raise InputRefused(f"{where}: no tokenizer came with it, neither {' nor '.join(FILES)}")
 
 

@@ -9,16 +9,45 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from threading import Thread
 from typing import Any, TypeVar
 
 from mmconvert.errors import UsageError
 
 T = TypeVar("T")
+# How torch begins to tell that a process of a DataLoader has died.
+TORCHS_WORDS = "DataLoader worker"
+KILLED = "a worker process was killed, for want of memory perhaps: try fewer workers"
 # Pieces of work for each process that are sent ahead: enough for it not to wait.
 AHEAD = 2
 
 _worker: Callable[..., Any] | None = None
+
+
+class WorkerDied(UsageError):
+    """A process that worked for this one was killed: more of them were asked for than the machine bears, mostly."""
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Tell in a line of a process that has died, of those of `in_order` or of a loader's.
+
+    Of the latter torch raises RuntimeError out of a signal's handler: wherever this process stands, not where it waits.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if is_of_worker(error):
+            raise WorkerDied(KILLED) from error
+        raise
+
+
+def is_of_worker(error: Exception) -> bool:
+    """Whether it tells of a process that has died."""
+    return isinstance(error, BrokenProcessPool) or (
+        isinstance(error, RuntimeError) and str(error).startswith(TORCHS_WORDS)
+    )
 
 
 def in_order(
@@ -26,7 +55,7 @@ def in_order(
 ) -> Iterator[T]:
     """The results of `make(*given)(*piece)` for each piece of work; every process makes its own worker, once.
 
-    Raises what a worker raises, and UsageError where a process was killed.
+    Raises what a worker raises, and for one that was killed what `worker_errors` tells of.
     """
     if workers < 2:
         worker = make(*given)
@@ -44,8 +73,6 @@ def in_order(
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise UsageError("a worker process was killed, for want of memory perhaps: try fewer --workers") from error
         finally:
             # What is being done is waited for, and nothing else. By the pool, whose own thread may be at the same.
             pool.shutdown(cancel_futures=True)

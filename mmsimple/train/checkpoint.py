@@ -37,6 +37,16 @@ def saved(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def clear_up(folder: Path) -> None:
+    """Remove what killed runs left unfinished in a model folder, which nobody else may be writing to.
+
+    A checkpoint that is written again clears up after itself, but the next run may write others. Raises DiskError.
+    """
+    for path in folder.glob(".checkpoint_*.mdl.mmconvert-*"):
+        with disk_errors(path, 0):
+            path.unlink(missing_ok=True)
+
+
 def before(path: Path) -> Path | None:
     """The checkpoint of the same run that comes before one, if there is any."""
     own = list(saved(path.parent).values())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from mmconvert import api
@@ -16,6 +15,7 @@ from mmsimple.config import MultimodalConfig
 from mmsimple.data.fields import SWITCH, Kind, one_of
 from mmsimple.data.section import DataConfig, read_data
 from mmsimple.sections.supported import below, check_names, require, shown
+from mmsimple.temporary import temporary_folder
 from mmsimple.train.config import Checkpointing, Loop, Performance, Precision, TrainConfig
 from mmsimple.train.entries import POSITIVE, is_integer, read_fields, read_name
 from mmsimple.train.optimizer import read_optimizer
@@ -138,10 +138,9 @@ def with_settings(document: Any, settings: Iterable[str]) -> Any:
 
 
 def read_model(document: Any, path: Path) -> MultimodalConfig:
-    """The model of a params document of any release's spelling, as mmconvert recognises it."""
-    with TemporaryDirectory() as folder:
-        copy = Path(folder, path.name)
-        copy.write_bytes(dump_yaml(document))
+    """The model of a params document of any release's spelling, as mmconvert recognises it. Raises DiskError too."""
+    with temporary_folder({path.name: dump_yaml(document)}) as folder:
+        copy = folder / path.name
         try:
             found = api.recognise(copy)
         except InputRefused as error:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from mmconvert.errors import OutputRefused, UsageError
+from mmconvert.errors import DiskError, OutputRefused, UsageError
 from mmconvert.staging import disk_errors, locked, write_whole
 from mmsimple.data.section import DataConfig
+from mmsimple.data.workers import WorkerDied, worker_errors
 from mmsimple.device import device_of
 from mmsimple.model import MultimodalModel
 from mmsimple.train import checkpoint
@@ -46,8 +48,8 @@ def run(
 ) -> Done:
     """Train, validate or both, in a model folder, which is made where it is missing.
 
-    Raises what `origin`, `begin` and `Trainer` raise, and UsageError for a `device` that is not there and where there
-    is nothing to train on or to validate with.
+    Raises what `origin`, `begin` and `Trainer` raise, WorkerDied, and UsageError for a `device` that is not there and
+    where there is nothing to train on or to validate with. What disks and workers do to it names the last checkpoint.
     """
     if mode == "eval" and not config.validation_data:
         raise UsageError(
@@ -57,17 +59,31 @@ def run(
         raise UsageError("trainer.fit.train_dataloader is missing: there is nothing to train on")
     place = _device(config, device, say)
     if mode == "eval":
-        return _measure(config, folder, measured(config, folder, init_from, resume), place, say)
+        with worker_errors():
+            return _measure(config, folder, measured(config, folder, init_from, resume), place, say)
     if mode == "train":
         config = replace(config, validation_data=())
     if folder.exists() and not folder.is_dir():
         raise OutputRefused(f"{folder}: is a file, where the model folder is to be")
-    with ExitStack() as held:
+    with _told(folder), ExitStack() as held:
         with disk_errors(folder, 0):
             folder.mkdir(parents=True, exist_ok=True)
             # Before anything is read: another run that writes here changes what there is to go on from.
             held.enter_context(locked(folder.resolve()))
+        checkpoint.clear_up(folder)
         return _train(config, folder, place, origin(config, folder, init_from, resume), say)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Where disks or workers end a run, say what there is to go on from."""
+    try:
+        with worker_errors():
+            yield
+    except (DiskError, WorkerDied) as error:
+        last = next(reversed(checkpoint.saved(folder).values()), None)
+        kept = "no checkpoint has been saved" if last is None else f"the last good checkpoint is {last.name}"
+        raise type(error)(f"{error}; {kept}") from error
 
 
 def _train(config: TrainConfig, folder: Path, device: torch.device, origin: Origin, say: Say) -> Done:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mmsimple.data.workers import is_of_worker
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -20,6 +23,7 @@ class TensorBoard:
     def __init__(self, folder: Path, step: int, say: Callable[[str], None]) -> None:
         self._folder, self._step, self._say = folder / FOLDER, step, say
         self._writer: SummaryWriter | None = None
+        self._hook: Callable[[threading.ExceptHookArgs], object] | None = None
         self._is_used = find_spec("tensorboard") is not None
 
     def add(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -36,12 +40,21 @@ class TensorBoard:
         if self._writer is not None:
             with self._harmless():
                 self._writer.close()
+        if self._hook is not None:
+            threading.excepthook, self._hook = self._hook, None
 
     def _open(self) -> SummaryWriter:
         # Not before there is something to tell: a run with nothing left to do leaves no file.
         from torch.utils.tensorboard import SummaryWriter
 
+        self._hook = threading.excepthook
+        threading.excepthook = self._of_thread
         return SummaryWriter(self._folder, purge_step=self._step + 1)
+
+    def _of_thread(self, args: threading.ExceptHookArgs) -> None:
+        """Print no traceback of a thread of TensorBoard's: what it fails of is raised by the next call, too."""
+        if not type(args.thread).__module__.startswith("tensorboard.") and self._hook is not None:
+            self._hook(args)
 
     @contextmanager
     def _harmless(self) -> Iterator[None]:
@@ -49,6 +62,8 @@ class TensorBoard:
         try:
             yield
         except Exception as error:
+            if is_of_worker(error):
+                raise
             self._is_used, self._writer = False, None
             words = str(error).strip().partition("\n")[0]
             self._say(f"warning: no event files for TensorBoard: {type(error).__name__}: {words:.200}")

@@ -92,7 +92,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "soft link": (lambda file: linked(file, h5py.SoftLink("/has_img")), "has no dataset data"),
     "external link": (lambda file: linked(file, h5py.ExternalLink("b.h5", "data")), "has no dataset data"),
     "external storage": (
-        lambda file: replaced(file, "img_data_loc", external=[("raw", 0, h5py.h5f.UNLIMITED)]),
+        lambda file: replaced(file, "img_data_loc", external=[(f"{file.filename}.raw", 0, h5py.h5f.UNLIMITED)]),
         "img_data_loc lies in other files",
     ),
     "virtual": (virtual, "data lies in other files"),

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mmconvert.documents import file_size
-from mmconvert.errors import InputRefused, UsageError
-from mmsimple.data.workers import in_order
+from mmconvert.errors import InputRefused
+from mmsimple.data.workers import WorkerDied, in_order, worker_errors
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -29,7 +29,7 @@ def test_what_a_worker_raises_is_raised(workers: int, tmp_path: Path) -> None:
 
 
 def test_a_worker_that_is_killed_is_told_of() -> None:
-    with pytest.raises(UsageError, match="a worker process was killed"):
+    with pytest.raises(WorkerDied, match="a worker process was killed"), worker_errors():
         list(in_order(partial, (os._exit,), [(1,)], 2))
 
 
@@ -45,3 +45,17 @@ def test_work_is_taken_no_faster_than_results_are() -> None:
     assert next(results) == 0
     assert len(taken) < 10
     results.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("said", "is_told"),
+    [
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", True),
+        ("DataLoader worker (pid(s) 7) exited unexpectedly", True),
+        ("CUDA error: out of memory", False),
+    ],
+)
+def test_so_is_one_of_a_loader_and_nothing_else(said: str, is_told: bool) -> None:
+    with pytest.raises(WorkerDied if is_told else RuntimeError) as caught, worker_errors():
+        raise RuntimeError(said)
+    assert (type(caught.value) is RuntimeError) != is_told
