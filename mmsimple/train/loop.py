@@ -91,6 +91,8 @@ class Trainer:
         self.loader.load_state_dict(state["dataloader"])
         self._place = self.loader.state_dict()
         self.step, self.skipped = state["global_step"], state.get("skipped", 0)
+        # It may have been stopped before it removed what is not to stay.
+        self._is_unproven = True
         set_rng_state(state["rng"])
 
     def save(self) -> Path:

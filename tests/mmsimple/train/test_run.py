@@ -167,6 +167,21 @@ def test_only_the_newest_stay(tmp_path: Path) -> None:
     assert list(checkpoint.saved(tmp_path / "model")) == [9, 10]
 
 
+def test_what_was_not_removed_before_a_run_was_stopped_is_removed_by_the_next(tmp_path: Path) -> None:
+    train(tmp_path, init__loop__max_steps=5)
+    for steps in (5, 7):
+        train(tmp_path, init__loop__max_steps=steps, init__callbacks=[{"KeepNCheckpoints": {"n": 1}}])
+        assert list(checkpoint.saved(tmp_path / "model")) == [steps]
+
+
+def test_what_a_killed_run_did_not_finish_is_cleared_up(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    for name in (".checkpoint_5.mdl.mmconvert-staging", ".checkpoint_5.mdl.mmconvert-lock"):
+        (tmp_path / "model" / name).write_bytes(b"half of it")
+    train(tmp_path)
+    assert [path.name for path in (tmp_path / "model").iterdir() if path.name.startswith(".")] == []
+
+
 def test_newer_checkpoints_are_never_removed_for_older_ones(tmp_path: Path) -> None:
     for step in (1, 2, 3, 9):
         checkpoint.path_of(tmp_path, step).write_bytes(b"")
