@@ -13,7 +13,7 @@ from mmconvert.compare_rows import against_config, without_rows_made
 from mmconvert.completeness import named, second_copies
 from mmconvert.containers import open_file
 from mmconvert.converter import Format
-from mmconvert.documents import LISTING_LIMITS, read_json
+from mmconvert.documents import read_json
 from mmconvert.dtypes import DType
 from mmconvert.errors import InputRefused, MMConvertError, NoConversion, UsageError, VerificationFailed
 from mmconvert.findings import Findings
@@ -140,7 +140,7 @@ def options_of(folder: Path, hops: tuple[Hop, ...]) -> Options:
 
 def _recorded(folder: Path) -> Options:
     try:
-        return Options.from_record(read_json(folder / manifest.NAME, LISTING_LIMITS)["options"])
+        return Options.from_record(read_json(folder / manifest.NAME, manifest.LIMITS)["options"])
     except (MMConvertError, KeyError, TypeError, AttributeError):
         return DEFAULTS
 

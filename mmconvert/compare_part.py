@@ -8,7 +8,7 @@ from pathlib import Path
 from mmconvert import manifest
 from mmconvert.compare import compare_one
 from mmconvert.containers import open_file
-from mmconvert.documents import LISTING_LIMITS, parse_json, read_json
+from mmconvert.documents import parse_json, read_json
 from mmconvert.errors import MMConvertError, UsageError
 from mmconvert.findings import Findings
 from mmconvert.layouts import NO_HINTS, Hints
@@ -27,7 +27,7 @@ ENDINGS = (".bin", ".safetensors")
 def part_in(folder: Path) -> tuple[str, Options] | None:
     """The format of which a folder holds a part by its manifest, and what it was converted with; None for others."""
     try:
-        document = read_json(folder / manifest.NAME, LISTING_LIMITS)
+        document = read_json(folder / manifest.NAME, manifest.LIMITS)
         form, options = document["target"]["format"], Options.from_record(document["options"])
     except (MMConvertError, KeyError, TypeError, AttributeError):
         return None

@@ -36,15 +36,20 @@ _TIMESTAMP_TAG = "tag:yaml.org,2002:timestamp"
 
 @dataclass(frozen=True)
 class Limits:
-    """How large a JSON document may be, in bytes, and in values: a small one can hold millions of empty lists."""
+    """How large a JSON document may be, in bytes, in values, and in keys of mappings, which take the most memory.
+
+    A small one can hold millions of them: an empty list takes three bytes, and twenty times as many to hold.
+    """
 
     nbytes: int
     nodes: int
+    keys: int
 
 
-# For a config, and for what lists every tensor or token: the largest tokenizers have 35 MB and 1.8 million values.
-CONFIG_LIMITS = Limits(4 << 20, 100_000)
-LISTING_LIMITS = Limits(48 << 20, 2_000_000)
+# For a config, and for what lists every token or tensor under a key: the largest tokenizers have 35 MB and 1.8 million
+# values, of which 260,000 are tokens.
+CONFIG_LIMITS = Limits(4 << 20, 100_000, 100_000)
+LISTING_LIMITS = Limits(48 << 20, 2_000_000, 300_000)
 
 
 def file_size(path: Path) -> int:
@@ -70,19 +75,21 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
 
 def read_json(path: Path, limits: Limits = CONFIG_LIMITS) -> Any:
     """The JSON document in `path`; refuses what `parse_json` refuses, and files over the limits."""
-    return parse_json(read_bytes(path, limits.nbytes), str(path), max_nodes=limits.nodes)
+    return parse_json(read_bytes(path, limits.nbytes), str(path), limits=limits)
 
 
-def parse_json(data: bytes, name: str, max_depth: int = MAX_DEPTH, max_nodes: int = LISTING_LIMITS.nodes) -> Any:
+def parse_json(data: bytes, name: str, max_depth: int = MAX_DEPTH, limits: Limits = LISTING_LIMITS) -> Any:
     """The JSON document in `data`, RFC 8259 to the letter; `name` is what errors call it.
 
     Raises `InputRefused` for malformed text, invalid UTF-8, duplicate keys, numbers that are not finite, nesting over
-    `max_depth`, and more than `max_nodes` values.
+    `max_depth`, and more values or keys than the `limits` allow.
     """
-    # Each value but the first of a list or mapping follows a comma, each list or mapping opens a bracket. Those in
-    # texts count too, which are few; to parse and count takes a hundred times longer, and gigabytes.
-    if data.count(b",") + data.count(b"[") + data.count(b"{") > max_nodes:
-        raise InputRefused(f"{name}: holds more than {max_nodes:,} values, the most that are read")
+    # Each value but the first of a list or mapping follows a comma, each list or mapping opens a bracket, each key has
+    # a colon. Those in texts count too, which are few; to parse and count takes a hundred times longer, and gigabytes.
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > limits.nodes:
+        raise InputRefused(f"{name}: holds more than {limits.nodes:,} values, the most that are read")
+    if data.count(b":") > limits.keys:
+        raise InputRefused(f"{name}: holds more than {limits.keys:,} keys, the most that are read")
     try:
         document = json.loads(
             data.decode("utf-8"),

@@ -29,7 +29,7 @@ from mmconvert.remark import Remark
 NAME = "mmconvert.json"
 SCHEMA = 1
 # What lists as many tensors as are read at most, each in some fourteen values and three hundred bytes.
-LIMITS = Limits(512 * MAX_TENSORS, 16 * MAX_TENSORS)
+LIMITS = Limits(512 * MAX_TENSORS, 16 * MAX_TENSORS, 10 * MAX_TENSORS)
 # What trying to make sense of a manifest raises if it is not one that we wrote.
 _SENSELESS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
@@ -157,7 +157,7 @@ def _entry(content: bytes, digest: str) -> dict[str, Any]:
 def _read(data: bytes) -> dict[str, Any]:
     """A manifest without its own digest, which has been checked; raises some of `_SENSELESS` where that fails."""
     try:
-        document: dict[str, Any] = parse_json(data, "its text", max_nodes=LIMITS.nodes)
+        document: dict[str, Any] = parse_json(data, "its text", limits=LIMITS)
     except InputRefused as error:
         raise ValueError(str(error)) from error
     # Rendered again it must be the same, or white space and the spelling of numbers could change unnoticed.

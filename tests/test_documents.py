@@ -66,18 +66,25 @@ def test_json_may_nest_to_the_limit() -> None:
 def test_a_file_over_the_limit_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(b"[1, 2, 3]")
-    assert read_json(path, Limits(9, 4)) == [1, 2, 3]
+    assert read_json(path, Limits(9, 4, 4)) == [1, 2, 3]
     with pytest.raises(InputRefused, match=r"config\.json: has 9 bytes"):
-        read_json(path, Limits(8, 4))
+        read_json(path, Limits(8, 4, 4))
 
 
 @pytest.mark.parametrize(
     "data", [b"[" + b"1," * 9 + b"1]", b"[" + b"[]," * 4 + b"{}]", b'[{"a":[]},{"a":[]},{"a":[]}, 1]']
 )
 def test_values_are_counted_before_they_are_made(data: bytes) -> None:
-    assert parse_json(data, "config.json", max_nodes=10) == json.loads(data)
+    assert parse_json(data, "config.json", limits=Limits(99, 10, 3)) == json.loads(data)
     with pytest.raises(InputRefused, match=r"config\.json: holds more than 9 values"):
-        parse_json(data, "config.json", max_nodes=9)
+        parse_json(data, "config.json", limits=Limits(99, 9, 3))
+
+
+def test_keys_are_counted_before_they_are_made() -> None:
+    data = b'[{"a": 1, "b": 2}, {"a": 1}]'
+    assert len(parse_json(data, "config.json", limits=Limits(99, 99, 3))) == 2
+    with pytest.raises(InputRefused, match=r"config\.json: holds more than 2 keys"):
+        parse_json(data, "config.json", limits=Limits(99, 99, 2))
 
 
 def test_what_is_no_regular_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_a_manifest_that_nobody_would_write_to_is_not_waited_for(folder: Path) -
 def test_a_manifest_that_lists_more_than_any_is_not_made_sense_of(
     folder: Path, monkeypatch: pytest.MonkeyPatch, nbytes: int, nodes: int
 ) -> None:
-    monkeypatch.setattr(manifest, "LIMITS", Limits(nbytes, nodes))
+    monkeypatch.setattr(manifest, "LIMITS", Limits(nbytes, nodes, nodes))
     (problem,) = check_folder(folder).problems
     assert f"more than {nodes} values" in problem or f"at most {nbytes}" in problem
 

@@ -14,16 +14,16 @@ from typing import Any
 
 from mmconvert.containers.layout import FileLayout, Outline, Slot
 from mmconvert.containers.shards import MAX_TENSORS, are_counts, check_key, check_shape, read_shards
-from mmconvert.documents import LISTING_LIMITS, dump_json, file_size, parse_json
+from mmconvert.documents import LISTING_LIMITS, Limits, dump_json, file_size, parse_json
 from mmconvert.dtypes import BY_CODE
 from mmconvert.errors import InputRefused
 from mmconvert.sources import FileSpan, TensorRef
 
 # The safetensors library reads headers of up to 100 MB; as many tensors as are read here take some 20.
 MAX_HEADER_BYTES = LISTING_LIMITS.nbytes
-# An entry nests three levels, header, tensor, list, and has some ten values.
+# An entry nests three levels, header, tensor, list, and has some ten values and four keys.
 _HEADER_DEPTH = 4
-_ENTRY_NODES = 10
+_ENTRY_NODES, _ENTRY_KEYS = 10, 4
 # What transformers writes, and asks for when it reads.
 METADATA: Mapping[str, str] = {"format": "pt"}
 
@@ -131,7 +131,9 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
     # Every entry opens a brace. Counting them takes no time; parsing a million entries takes ten seconds.
     if data.count(b"{") > MAX_TENSORS + 2:
         raise InputRefused(f"{path}: lists more than {MAX_TENSORS:,} tensors, the most that are read")
-    return parse_json(data, f"{path}: header", _HEADER_DEPTH, _ENTRY_NODES * (MAX_TENSORS + 2)), 8 + length, size
+    most = MAX_TENSORS + 2
+    limits = Limits(MAX_HEADER_BYTES, _ENTRY_NODES * most, _ENTRY_KEYS * most)
+    return parse_json(data, f"{path}: header", _HEADER_DEPTH, limits), 8 + length, size
 
 
 def _check_metadata(metadata: object, path: Path) -> None:

@@ -48,7 +48,7 @@ def read_shards(index_path: Path, read_file: Callable[[Path, str], dict[str, Ten
 
 
 def _weight_map(index_path: Path) -> dict[str, str]:
-    limits = Limits(LISTING_LIMITS.nbytes, 2 * MAX_TENSORS)
+    limits = Limits(LISTING_LIMITS.nbytes, 2 * MAX_TENSORS, 2 * MAX_TENSORS)
     index = read_json(inside(index_path.parent, index_path.name), limits)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:

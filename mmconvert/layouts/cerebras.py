@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmconvert import params, registry, spellings
+from mmconvert import manifest, params, registry, spellings
 from mmconvert.containers import open_file, open_folder
 from mmconvert.containers.shards import inside
 from mmconvert.converter import Converter, Format
-from mmconvert.documents import LISTING_LIMITS, read_json, read_yaml
+from mmconvert.documents import read_json, read_yaml
 from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts.checkpoint import ASSETS, Checkpoint, Hints, is_sidecar
 from mmconvert.paths import get
@@ -22,7 +22,6 @@ from mmconvert.sources import TensorRef
 from mmconvert.spec import B, Config
 
 YAML = (".yaml", ".yml")
-MANIFEST = "mmconvert.json"
 
 
 def is_cs_file(path: Path, hints: Hints) -> bool:
@@ -103,8 +102,8 @@ def _known(section: Config, where: str, hints: Hints, names: Sequence[str]) -> t
 def _said_names(folder: Path, metadata: tuple[dict[str, Any], ...]) -> list[str]:
     """What the checkpoint's metadata and its manifest call the model."""
     said = [metadata[-1].get("model_name")] if metadata else []
-    if (folder / MANIFEST).is_file():
-        said.append(get(read_json(folder / MANIFEST, LISTING_LIMITS), "target.model"))
+    if (folder / manifest.NAME).is_file():
+        said.append(get(read_json(folder / manifest.NAME, manifest.LIMITS), "target.model"))
     return [name for name in said if isinstance(name, str) and name]
 
 
@@ -200,8 +199,8 @@ def _said_release(
         return given, "--from-release"
     said = [(metadata[-1].get("version"), "the checkpoint's metadata")] if metadata else []
     said.append((saved_by, "the container's format"))
-    if (folder / MANIFEST).is_file():
-        said.append((get(read_json(folder / MANIFEST, LISTING_LIMITS), "target.release"), MANIFEST))
+    if (folder / manifest.NAME).is_file():
+        said.append((get(read_json(folder / manifest.NAME, manifest.LIMITS), "target.release"), manifest.NAME))
     for version, where in said:
         with suppress(ValueError):
             return Release.parse(str(version)), where

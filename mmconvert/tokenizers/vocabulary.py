@@ -15,7 +15,7 @@ VOCABULARIES = {FAST, SENTENCEPIECE, SLOW}
 CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 DECODER = "added_tokens_decoder"
 # The largest vocabularies have some 260,000.
-MAX_TOKENS = 500_000
+MAX_TOKENS = 300_000
 
 Files = Mapping[str, bytes]
 

@@ -13,7 +13,7 @@ _FIXED = {EIGHT_BYTES: 8, FOUR_BYTES: 4}
 # A varint of 64 bits takes ten bytes, of seven bits each.
 _MAX_SHIFT = 63
 # A message of a vocabulary has a field for each token; the largest have some 260,000.
-MAX_FIELDS = 500_000
+MAX_FIELDS = 300_000
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
