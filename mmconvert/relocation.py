@@ -16,6 +16,7 @@ from mmconvert import layouts, registry
 from mmconvert.amendment import amend
 from mmconvert.converter import Format
 from mmconvert.errors import InputRefused, UsageError
+from mmconvert.excerpt import excerpt
 from mmconvert.json_field import set_field
 from mmconvert.layouts.hugging_face import config_of, snapshot
 from mmconvert.options import TOWER_PATH
@@ -81,7 +82,7 @@ class _Link:
 
     def leads_to(self, folder: Path) -> bool:
         """Whether a folder is one that the field may name."""
-        return (folder / CONFIG).is_file() and self.form.parts[self.tower](config_of(folder))
+        return os.path.isfile(folder / CONFIG) and self.form.parts[self.tower](config_of(folder))
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def _tower(place: _Place) -> Path:
     if isinstance(said, str) and said:
         towers += [each for each in (place.folder / said, place.folder.parent / said) if link.leads_to(snapshot(each))]
     if not towers:
-        where = f"{place.folder}: its {link.tower} ({link.field} is {said!r})"
+        where = f"{place.folder}: its {link.tower} ({link.field} is {excerpt(repr(said))})"
         raise InputRefused(f"{where} is not found; name its folder with --tower-path")
     return snapshot(towers[0])
 

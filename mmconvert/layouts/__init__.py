@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mmconvert import registry
 from mmconvert.containers import weight_files
-from mmconvert.errors import UsageError
+from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts import cerebras, hugging_face
 from mmconvert.layouts.checkpoint import ASSETS, NO_HINTS, Checkpoint, Hints
 from mmconvert.layouts.hugging_face import snapshot
@@ -34,8 +35,12 @@ def recognise(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
             if cerebras.is_cs_file(path, hints)
             else hugging_face.single_folder(path.parent, hints, weights=path)
         )
+    config = path / "config.json"
+    # Taken for one that is not there, it would leave a riddle: the folder would be one of another layout.
+    if os.path.lexists(config) and not config.is_file():
+        raise InputRefused(f"{config}: is not a regular file, or leads to none")
     holds_mdl = any(path.glob("*.mdl"))
-    if (path / "config.json").is_file() and (weight_files(path) or not holds_mdl):
+    if config.is_file() and (weight_files(path) or not holds_mdl):
         return hugging_face.single_folder(path, hints)
     if weight_files(path) or holds_mdl:
         return cerebras.recognise(path, hints)

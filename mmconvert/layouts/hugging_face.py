@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
@@ -14,6 +15,7 @@ from mmconvert.containers.shards import inside
 from mmconvert.converter import Converter, Format
 from mmconvert.documents import read_json
 from mmconvert.errors import InputRefused, UsageError
+from mmconvert.excerpt import excerpt
 from mmconvert.layouts.checkpoint import NO_HINTS, Checkpoint, Hints, is_licence, is_sidecar
 from mmconvert.paths import get
 from mmconvert.registry import Node
@@ -24,7 +26,8 @@ from mmconvert.spec import B, Config
 def snapshot(path: Path) -> Path:
     """The newest snapshot of a hub cache folder (`models--org--name`); other paths as they are."""
     snapshots = path / "snapshots"
-    if not snapshots.is_dir():
+    # os.path says of any name whether it is a folder's; pathlib raises for one that is too long.
+    if not os.path.isdir(snapshots):
         return path
     reference = path / "refs" / "main"
     if reference.is_file():
@@ -101,10 +104,10 @@ def _linked_folder(folder: Path, config: Config, form: Format, part: str, given:
         candidates = [*as_said, folder.parent / Path(value).name, *candidates]
     for candidate in candidates:
         found = snapshot(candidate)
-        if (found / "config.json").is_file() and form.parts[part](config_of(found)):
+        if os.path.isfile(found / "config.json") and form.parts[part](config_of(found)):
             return found
     raise InputRefused(
-        f"{folder}: its {part} ({field} is {value!r}) is not found; name its folder with --vision-tower "
+        f"{folder}: its {part} ({field} is {excerpt(repr(value))}) is not found; name its folder with --vision-tower "
         "(that of a hub's cache will do)"
     )
 

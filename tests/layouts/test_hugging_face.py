@@ -123,3 +123,19 @@ def test_fields_of_a_companion_that_llava_changes_may_differ_and_are_noted(make_
     assert text["pretraining_tp"] == 1
     (note,) = found.notes
     assert note == "config_lmsys.json: its max_position_embeddings 4096 is not used, but 64"
+
+
+@pytest.mark.parametrize("name", ["x" * 100_000, "a\0b"])
+def test_a_tower_whose_name_no_folder_can_have_is_not_found(make_llava: Make, tmp_path: Path, name: str) -> None:
+    text = make_llava(tmp_path / "llava", names=("tower", "text"), mm_vision_tower=name) / "text"
+    with pytest.raises(InputRefused, match=r"mm_vision_tower is '[ax].{1,80} is not found; name its folder"):
+        recognise(text)
+
+
+def test_a_config_that_is_no_file_is_told_of(make_llama: Make, tmp_path: Path) -> None:
+    folder = make_llama(tmp_path / "llama")
+    (folder / "config.json").unlink()
+    for make in (lambda path: path.mkdir(), lambda path: (path.rmdir(), path.symlink_to("nowhere"))):
+        make(folder / "config.json")
+        with pytest.raises(InputRefused, match=r"config\.json: is not a regular file, or leads to none"):
+            recognise(folder)
