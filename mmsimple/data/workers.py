@@ -14,11 +14,14 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from mmconvert.errors import UsageError
+from mmsimple.threads import silent
 
 T = TypeVar("T")
 # How torch begins to tell that a process of a DataLoader has died.
 TORCHS_WORDS = "DataLoader worker"
 KILLED = "a worker process was killed, for want of memory perhaps: try fewer workers"
+# The name of multiprocessing's threads that send what is put into a queue.
+FEEDER = "QueueFeederThread"
 # Pieces of work for each process that are sent ahead: enough for it not to wait.
 AHEAD = 2
 
@@ -65,7 +68,11 @@ def in_order(
     # Spawned: a fork would inherit threads of torch's and tokenizers' that stand still in it.
     context = multiprocessing.get_context("spawn")
     waiting: deque[Future[T]] = deque()
-    with ProcessPoolExecutor(workers, context, _begin, (make, given)) as pool:
+    # Where a process was killed, the thread that feeds them may fail as well.
+    with (
+        silent(lambda thread: thread.name == FEEDER),
+        ProcessPoolExecutor(workers, context, _begin, (make, given)) as pool,
+    ):
         try:
             for piece in work:
                 waiting.append(pool.submit(_do, *piece))

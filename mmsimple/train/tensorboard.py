@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmsimple.data.workers import is_of_worker
+from mmsimple.threads import silent
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -23,7 +23,7 @@ class TensorBoard:
     def __init__(self, folder: Path, step: int, say: Callable[[str], None]) -> None:
         self._folder, self._step, self._say = folder / FOLDER, step, say
         self._writer: SummaryWriter | None = None
-        self._hook: Callable[[threading.ExceptHookArgs], object] | None = None
+        self._silence = ExitStack()
         self._is_used = find_spec("tensorboard") is not None
 
     def add(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -40,21 +40,15 @@ class TensorBoard:
         if self._writer is not None:
             with self._harmless():
                 self._writer.close()
-        if self._hook is not None:
-            threading.excepthook, self._hook = self._hook, None
+        self._silence.close()
 
     def _open(self) -> SummaryWriter:
         # Not before there is something to tell: a run with nothing left to do leaves no file.
         from torch.utils.tensorboard import SummaryWriter
 
-        self._hook = threading.excepthook
-        threading.excepthook = self._of_thread
+        # What its thread fails of is raised by the next call, too.
+        self._silence.enter_context(silent(lambda thread: type(thread).__module__.startswith("tensorboard.")))
         return SummaryWriter(self._folder, purge_step=self._step + 1)
-
-    def _of_thread(self, args: threading.ExceptHookArgs) -> None:
-        """Print no traceback of a thread of TensorBoard's: what it fails of is raised by the next call, too."""
-        if not type(args.thread).__module__.startswith("tensorboard.") and self._hook is not None:
-            self._hook(args)
 
     @contextmanager
     def _harmless(self) -> Iterator[None]:
