@@ -100,7 +100,7 @@ def parse_json(data: bytes, name: str, max_depth: int = MAX_DEPTH, limits: Limit
     except RecursionError:
         raise InputRefused(f"{name}: is nested deeper than {max_depth} levels") from None
     except ValueError as error:  # covers malformed JSON, invalid UTF-8, and what the two hooks raise
-        raise InputRefused(f"{name}: is not valid JSON: {error}") from error
+        raise InputRefused(f"{name}: is not valid JSON: {_what(error)}") from error
     _check_depth(document, name, max_depth)
     if re.search(rb"\\u[dD][89a-fA-F]", data):
         _check_text(document, name)
@@ -125,8 +125,7 @@ def parse_yaml(data: bytes, name: str) -> Any:
     except (yaml.YAMLError, ValueError, IndexError) as error:  # a scalar such as `0b_` breaks PyYAML's own constructors
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}: " if where else ""
-        what = str(getattr(error, "problem", None) or error).splitlines()[0]
-        raise InputRefused(f"{name}: cannot be read as YAML: {line}{what}") from error
+        raise InputRefused(f"{name}: cannot be read as YAML: {line}{_what(error)}") from error
     _check_depth(document, name, MAX_DEPTH)
     _check_text(document, name)
     return document
@@ -153,6 +152,12 @@ def dump_yaml(document: Any) -> bytes:
         document, Dumper=_dumper(), default_flow_style=False, indent=4, sort_keys=True, allow_unicode=True
     )
     return text.encode()
+
+
+def _what(error: Exception) -> str:
+    """What a parser says, without Python's advice to those who call it."""
+    said = str(getattr(error, "problem", None) or error).splitlines() or [type(error).__name__]
+    return said[0].partition("; use sys.")[0]
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -39,8 +39,8 @@ from mmconvert.containers.mdl_write import FORMAT_VERSION, MAX_DEPTH, RTFX_CODES
 from mmconvert.errors import InputRefused
 
 # Limits on this process. Bytes of address space: what a small file may take, and what each byte of a larger one adds.
-# Seconds of processor time: what a small file may take, what each byte adds, and the most. 500,000 chunks in 140 GB take
-# 0.2 GB and 5 seconds; 5,000 tensors in 10 MB, described one by one as HDF5 1.6 had it, 1 second.
+# Seconds of processor time: what a small file may take, what each byte adds, and the most. 500,000 chunks in 140 GB
+# take 0.2 GB and 5 seconds; 5,000 tensors in 10 MB, described one by one as HDF5 1.6 had it, 1 second.
 MEMORY_LIMIT, MEMORY_SHARE = 128 << 20, 1 / 32
 CPU_LIMIT, CPU_SHARE, MOST_CPU = 3, 1 / (25 << 20), 120
 
@@ -307,8 +307,10 @@ def main(path: str, what: str = "document") -> None:
         document = read(path, what)
     except InputRefused as error:
         document = {"refused": str(error)}
+    except MemoryError:
+        document = {"refused": "takes more memory to read than any sound file of its size; is it damaged?"}
     except Exception as error:  # whatever HDF5 makes of a damaged file is a finding about the file
-        document = {"refused": f"cannot be read: {error or type(error).__name__}"}
+        document = {"refused": f"cannot be read: {str(error) or type(error).__name__}"}
     json.dump(document, sys.stdout)
 
 

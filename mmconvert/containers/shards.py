@@ -59,6 +59,8 @@ def _weight_map(index_path: Path) -> dict[str, str]:
         check_key(key, index_path)
         if not isinstance(name, str):
             raise InputRefused(f"{index_path}: {key!r}: its file is not a name")
+        if not _is_plain(name):
+            raise InputRefused(f"{index_path}: {key!r}: {name[:80]!r} is not a plain file name")
     return weight_map
 
 
@@ -69,7 +71,7 @@ def inside(folder: Path, name: str) -> Path:
     beside `snapshots/` (https://huggingface.co/docs/huggingface_hub/guides/manage-cache).
     """
     path = folder / name
-    if not name.isprintable() or {PurePosixPath(name).name, PureWindowsPath(name).name} != {name} or name in {"", ".."}:
+    if not _is_plain(name):
         raise InputRefused(f"{folder}: {name!r} is not a plain file name")
     try:
         root, target = folder.resolve(strict=True), path.resolve(strict=True)
@@ -78,6 +80,12 @@ def inside(folder: Path, name: str) -> Path:
     if not target.is_relative_to(root) and target.parent not in _blobs(root):
         raise InputRefused(f"{path}: links out of its folder, to {target}")
     return path
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is that of a file in a folder, here and on Windows, and leads nowhere else."""
+    names = {PurePosixPath(name).name, PureWindowsPath(name).name}
+    return name.isprintable() and names == {name} and name not in {"", ".."}
 
 
 def _blobs(root: Path) -> list[Path]:

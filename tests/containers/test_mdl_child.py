@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
+from mmconvert.containers import mdl_child
 from mmconvert.containers.layout import Outline
 from mmconvert.containers.mdl_child import Node, parse_treespec, read
 from mmconvert.containers.mdl_write import MAX_DEPTH, lay_out
@@ -309,7 +310,23 @@ def test_a_small_file_may_take_little_and_a_large_one_more(tmp_path: Path) -> No
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         limits.append(json.loads(done.stdout))
     (small_cpu, small_room), (large_cpu, large_room) = limits
-    assert (small_cpu, large_cpu) == (3, 143)
+    assert (small_cpu, large_cpu) == (3, 120)
     if sys.platform == "linux":
         assert 120e6 < small_room < 135e6
         assert 4e9 < large_room < 5e9
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(MemoryError(), "takes more memory to read"), (KeyError(), "cannot be read: KeyError"), (OSError("x"), "read: x")],
+)
+def test_whatever_a_file_does_to_hdf5_is_said_of_the_file(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    def fail(path: str, what: str) -> None:
+        raise error
+
+    monkeypatch.setattr(mdl_child, "_limit", lambda path: None)
+    monkeypatch.setattr(mdl_child, "read", fail)
+    mdl_child.main(str(checkpoint))
+    assert said in json.loads(capsys.readouterr().out)["refused"]

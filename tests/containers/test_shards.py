@@ -70,7 +70,7 @@ def test_an_index_that_is_no_object_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "sub/one", "sub\\one", "..", ".", "", "C:one", "a\0"])
 def test_only_plain_file_names_are_followed(tmp_path: Path, name: str) -> None:
     (tmp_path / "secret").write_text("a")
-    with pytest.raises(InputRefused, match="is not a plain file name"):
+    with pytest.raises(InputRefused, match=r"index\.json: 'a': .* is not a plain file name"):
         read_shards(checkpoint(tmp_path / "model", {"a": name}), read_lines)
 
 
