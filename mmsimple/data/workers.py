@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -37,16 +38,26 @@ def worker_errors() -> Iterator[None]:
     """Tell in a line of a process that has died, of those of `in_order` or of a loader's.
 
     Of the latter torch raises RuntimeError out of a signal's handler: wherever this process stands, not where it waits.
+    Where nothing can be raised, such as in a destructor, Python would print it; torch raises it again.
     """
+    before = sys.unraisablehook
+
+    def tell(args: sys.UnraisableHookArgs) -> None:
+        if not is_of_worker(args.exc_value):
+            before(args)
+
+    sys.unraisablehook = tell
     try:
         yield
     except RuntimeError as error:
         if is_of_worker(error):
             raise WorkerDied(KILLED) from error
         raise
+    finally:
+        sys.unraisablehook = before
 
 
-def is_of_worker(error: Exception) -> bool:
+def is_of_worker(error: BaseException | None) -> bool:
     """Whether it tells of a process that has died."""
     return isinstance(error, BrokenProcessPool) or (
         isinstance(error, RuntimeError) and str(error).startswith(TORCHS_WORDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import partial
 from operator import add, mul
 from pathlib import Path
@@ -59,3 +60,22 @@ def test_so_is_one_of_a_loader_and_nothing_else(said: str, is_told: bool) -> Non
     with pytest.raises(WorkerDied if is_told else RuntimeError) as caught, worker_errors():
         raise RuntimeError(said)
     assert (type(caught.value) is RuntimeError) != is_told
+
+
+def test_where_nothing_can_be_raised_it_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: told.append(str(args.exc_value)))
+
+    class Held:
+        def __init__(self, said: str) -> None:
+            self.said = said
+
+        def __del__(self) -> None:
+            raise RuntimeError(self.said)
+
+    killed = "DataLoader worker (pid 7) is killed by signal: Killed. "
+    with worker_errors():
+        Held(killed)
+        Held("something else")
+    Held(killed)
+    assert told == ["something else", killed]
