@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test trust lint bench clients clean
+.PHONY: help demo test trust lint bench clients oldest clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,9 +32,14 @@ bench: $(STAMP)  ## measure every number that the README gives
 clients: $(STAMP)  ## have real programs read what mmconvert writes: releases of transformers, and Cerebras' own library
 	$(BIN)/python -m tests.clients
 
+oldest: $(STAMP)  ## run the tests with the oldest releases that are allowed, in an environment of their own
+	test -x .oldest/bin/python || $(PYTHON) -m venv .oldest
+	.oldest/bin/python -m pip install --quiet -c constraints/lowest.txt -e ".[train,plot,test]"
+	.oldest/bin/python -m pytest -q -n 2
+
 clean:  ## remove builds, caches and the demo's output; virtual environments stay
 	rm -rf build dist demo *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find . -path ./$(VENV) -prune -o -path ./.clients -prune -o -type d -name __pycache__ -exec rm -rf {} +
+	find . -path ./$(VENV) -prune -o \( -path ./.clients -o -path ./.oldest \) -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints/cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=..." if sys.version_info < (3, 11) else 0)'

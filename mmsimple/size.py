@@ -144,7 +144,14 @@ def _activations(model: nn.Module, workload: Workload) -> int:
             module.dropout = 0.0
     with FakeTensorMode():
         _to_cpu(model)
-        return kept(model.parameters(), lambda: step(model, workload), workload.half)
+        try:
+            return kept(model.parameters(), lambda: step(model, workload), workload.half)
+        except RuntimeError as error:
+            # torch 2.10 counts the elements of a tensor in 64 bits, and says so when they do not do.
+            if "overflow" not in str(error):
+                raise
+            problem = "a step of this size is more than torch can reckon with"
+            raise UsageError(f"{problem}; try a smaller --batch-size or --sequence-length") from error
 
 
 def kept(parameters: Iterable[Tensor], compute: Callable[[], Tensor], half: Half | None = None) -> int:

@@ -147,7 +147,12 @@ def test_the_llava_configs_are_of_7_billion_parameters(phase: int, training: set
 def test_the_largest_step_that_is_taken_can_be_reckoned_with(
     config: ModelConfig, batch_size: int, length: int | None
 ) -> None:
-    assert sized(config, workload(config, {}, "", batch_size=batch_size, sequence_length=length)).activations > 2**40
+    work = workload(config, {}, "", batch_size=batch_size, sequence_length=length)
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13) and batch_size * (length or 0) ** 2 > 2**50:
+        with pytest.raises(UsageError, match="more than torch can reckon with"):
+            sized(config, work)
+    else:
+        assert sized(config, work).activations > 2**40
 
 
 def test_it_is_said_how_much_of_a_file_is_checked(tmp_path: Path) -> None:

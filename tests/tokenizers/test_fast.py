@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import sentencepiece
 import tokenizers
+import transformers
 
 from mmconvert.errors import InputRefused
 from mmconvert.tokenizers import Files, tokenizer_json, unsaid
@@ -90,6 +91,8 @@ def test_it_encodes_and_decodes_as_sentencepiece_does(model: bytes) -> None:
 )
 def test_transformers_reads_it_as_what_it_makes_of_the_model_itself(files: Files) -> None:
     theirs, mine = load(files), load({name: data for name, data in fast(files).items() if name != "tokenizer.model"})
+    if files.keys() == {"tokenizer.model"} and tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 24):
+        pytest.skip("before 5.24 transformers reads one without a config in another way")
     if files.keys() == {"tokenizer.model"}:
         # Where no config says it, transformers 5 puts no bos before a text, and 4.x does.
         theirs.add_bos_token = True
