@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
@@ -39,6 +40,9 @@ M = TypeVar("M", bound=nn.Module)
 BLOCK = 1 << 24
 # Enough names to know which ones are meant.
 SHOWN = 3
+# Among how many a name is looked for that is near another one. All models have fewer; a file may list a hundred
+# thousand, which would take seconds.
+SEARCHED = 5000
 # Parts whose linear layers pass on to each other what they compute; a head is a linear layer by itself.
 OF_ONE_TYPE = (ViTModel, TransformerDecoder, FeedForwardNetwork, AveragePooling, nn.Linear)
 
@@ -210,7 +214,7 @@ def _more(keys: Sequence[str], shape: str) -> str:
 
 
 def _near(key: str, others: Iterable[str]) -> str:
-    near = get_close_matches(key, others, n=SHOWN)
+    near = get_close_matches(key, islice(others, SEARCHED), n=SHOWN)
     return f"; near it are {', '.join(near)}" if near else ""
 
 

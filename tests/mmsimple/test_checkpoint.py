@@ -205,6 +205,14 @@ def test_others_that_are_missing_are_counted_and_near_names_are_told(saved: Tens
     assert str(caught.value).startswith("src: layers.1.weight is missing (4 x 4, and 1 more); near it are layer.1.weig")
 
 
+def test_near_names_are_looked_for_among_no_more_than_a_model_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["strange", "layers.1.weight"]
+    monkeypatch.setattr(checkpoint, "SEARCHED", 2)
+    assert checkpoint._near("layers.2.weight", names) == "; near it are layers.1.weight"
+    monkeypatch.setattr(checkpoint, "SEARCHED", 1)
+    assert checkpoint._near("layers.2.weight", names) == ""
+
+
 def test_a_tensor_of_no_parameter_is_named_with_its_file(saved: Tensors) -> None:
     saved["layers.3.weight"] = torch.zeros(2)
     with pytest.raises(

@@ -41,6 +41,11 @@ def vocabulary(count: int) -> bytes:
     return b'{"model":{"type":"BPE","vocab":{' + tokens.encode() + b'},"merges":[]},"added_tokens":[]}'
 
 
+def pieces(count: int) -> bytes:
+    """A vocabulary of the kind that lists pieces with their scores."""
+    return b'{"model":{"vocab":[' + b",".join(b'["t%d",0]' % at for at in range(count)) + b'],"merges":[]}}'
+
+
 CASES: Cases = {
     name: Case(build, words, TO_LLAVA_HF)
     for name, (build, words) in {
@@ -54,6 +59,7 @@ CASES: Cases = {
             [FAST, "values"],
         ),
         "as many values as are read": (holding(FAST, lambda: b'{"model":[' + b"1," * 1_990_000 + b"1]}"), [FAST]),
+        "a vocabulary of 600,000 pieces": (holding(FAST, lambda: pieces(600_000)), [FAST, "600,000 tokens", "at most"]),
         "a vocabulary that is a text": (holding(FAST, lambda: b'{"model":{"vocab":"all"}}'), [FAST, "tokens"]),
         "ids that are texts": (holding(FAST, lambda: b'{"model":{"vocab":{"a":"1"}}}'), [FAST, "must have an id"]),
         "ids below zero": (holding(FAST, lambda: b'{"model":{"vocab":{"a":-1}}}'), [FAST, "must have an id"]),
