@@ -18,6 +18,7 @@ import pytest
 from mmconvert.errors import DiskError
 from mmconvert.sources import FileSpan
 from tests.conftest import Make
+from tests.trust.amounts import amount
 from tests.trust.conftest import Tell
 from tests.trust.conversions import FORMATS, Conversion, conversion, state_of
 from tests.trust.faults import failing
@@ -27,7 +28,8 @@ ERRORS = {errno.ENOSPC: "No space left on device", errno.EIO: "Input/output erro
 AMOUNTS = re.compile(r"\d (B|kB|MB|GB) needed, [\d.]+ (B|kB|MB|GB|TB|PB) free$")
 
 
-@pytest.fixture(scope="module", params=FORMATS)
+# Of all formats by `make trust`; one that may go on, and one that goes through HDF5, every time.
+@pytest.fixture(scope="module", params=FORMATS[: amount(2, len(FORMATS))])
 def small(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,

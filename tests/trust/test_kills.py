@@ -118,7 +118,7 @@ def test_killed_before_each_call_that_writes(small: Conversion, with_old: bool, 
         small.run(overwrite=with_old)
     # What is seen of the calls is all that was written.
     assert disk.nbytes >= sum(path.stat().st_size for path in small.out.rglob("*") if path.is_file())
-    step = amount(max(1, len(disk.calls) // 12), 1)
+    step = amount(max(1, len(disk.calls) // 6), 1)
     tried = range(0, len(disk.calls), step)
     seen = Seen()
     for at in tried:
