@@ -28,6 +28,9 @@ from mmsimple.data.pictures import Pictures
 from mmsimple.data.section import DataConfig
 from mmsimple.model import Batch
 
+# Seconds from one look of a worker at whether the process that it works for is there to the next.
+PAUSE = 1.0
+
 
 class Collated(NamedTuple):
     """A batch, how many samples it was to have, and those that were bad; there is no batch of nothing."""
@@ -98,7 +101,7 @@ class Loader:
 
 
 def _worker_init() -> Callable[[int], None]:
-    """What each worker of a loader begins with; at the end of this process they end, too."""
+    """What each worker of a loader begins with; at the end of this process, however that comes, they end, too."""
     ending = multiprocessing.Semaphore(0)
     atexit.register(ending.release)
     return partial(_begin, ending=ending)
@@ -110,11 +113,16 @@ def _begin(worker: int, ending: Semaphore) -> None:
     By SIGTERM multiprocessing ends workers too that are left at the end, and would wait for them for ever.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    Thread(target=_end_at, args=(ending,), daemon=True).start()
+    Thread(target=_end_with_parent, args=(ending,), daemon=True).start()
 
 
-def _end_at(ending: Semaphore) -> None:
-    ending.acquire()
+def _end_with_parent(ending: Semaphore) -> None:
+    """torch looks for the parent too, but only from some time on: if that was killed before, it looks for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    while not ending.acquire(timeout=PAUSE):
+        if not parent.is_alive():
+            os._exit(1)
     # For the next one.
     ending.release()
     os._exit(0)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
@@ -18,7 +22,7 @@ from torch import Tensor
 from mmconvert.errors import InputRefused
 from mmsimple.data.dataset import MultimodalDataset
 from mmsimple.data.h5 import ROWS, Row
-from mmsimple.data.loader import Loader, collate
+from mmsimple.data.loader import Loader, _begin, collate
 from mmsimple.model import Batch, MultimodalModel
 from tests.mmsimple.data.pictures import make_dataset
 from tests.mmsimple.data.worked_example import A, B, C, S
@@ -205,6 +209,33 @@ def test_a_process_ends_although_workers_are_left(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", left], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
+def test_a_worker_ends_although_it_begins_after_the_one_that_it_works_for_was_killed() -> None:
+    context = multiprocessing.get_context("fork")
+    reading, writing = context.Pipe(duplex=False)
+
+    def work(killed: int) -> None:
+        while os.getppid() == killed:
+            time.sleep(0.01)
+        _begin(0, ending=multiprocessing.Semaphore(0))
+        writing.send("begun")
+        time.sleep(60)
+
+    def start() -> None:
+        context.Process(target=work, args=(os.getpid(),)).start()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    parent = context.Process(target=start)
+    parent.start()
+    parent.join()
+    writing.close()
+    assert reading.poll(30)
+    assert reading.recv() == "begun"
+    # Its end of the pipe is closed when it ends.
+    assert reading.poll(30)
+    with pytest.raises(EOFError):
+        reading.recv()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
