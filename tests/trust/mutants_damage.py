@@ -78,12 +78,11 @@ def _with_other_attributes(data: bytes, draw: Random) -> bytes:
         path = Path(place, "mutant.mdl")
         path.write_bytes(data)
         with h5py.File(path, "r+") as file:
-            holders = [file, file, *(held for held in file.values() if held.attrs)]
             for _ in range(draw.choice((1, 1, 1, 2, 4))):
-                attributes = draw.choice(holders).attrs
-                name = draw.choice(sorted(attributes))
+                attributes = (file if draw.random() < 0.5 else file[draw.choice(list(file))]).attrs
+                name = draw.choice(list(attributes) or [""])
                 # HDF5 takes no NUL in a text, no integer of more than 64 bits, and nothing that is very long.
-                with suppress(OverflowError, OSError, RuntimeError, TypeError, ValueError):
+                with suppress(KeyError, OverflowError, OSError, RuntimeError, TypeError, ValueError):
                     _change(attributes, name, draw)
         return path.read_bytes()
 

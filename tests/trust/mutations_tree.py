@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from random import Random
 from typing import Any
@@ -60,18 +60,20 @@ def mutate_tree(data: bytes, draw: Random) -> bytes:
     is_json = data.lstrip()[:1] in (b"{", b"[", b'"')
     holder = [json.loads(data) if is_json else yaml.safe_load(data)]
     for _ in range(how_many(draw)):
-        draw.choice(TREE_MUTATIONS)(*draw.choice(list(_places(holder))), draw)
+        draw.choice(TREE_MUTATIONS)(*_place(holder, draw), draw)
     if is_json:
         return json.dumps(holder[0] if holder else None, indent=draw.choice((None, 1, 2))).encode()
     return yaml.safe_dump(holder[0] if holder else None, allow_unicode=True, sort_keys=False).encode()
 
 
-def _places(node: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in a tree where a value stands: the list or mapping, and the index or key."""
-    for key, child in list(node.items()) if isinstance(node, dict) else list(enumerate(node)):
-        yield node, key
-        if isinstance(child, (dict, list)):
-            yield from _places(child)
+def _place(node: Any, draw: Random) -> tuple[Any, Any]:
+    """Where in a tree a value stands: the list or mapping, and the index or key. Long lists have no more places."""
+    stays = 0.03
+    while True:
+        key = draw.choice(list(node) if isinstance(node, dict) else range(len(node)))
+        if not isinstance(node[key], (dict, list)) or not node[key] or draw.random() < stays:
+            return node, key
+        node, stays = node[key], 0.2
 
 
 def _new_value(draw: Random) -> Any:
