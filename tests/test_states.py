@@ -76,7 +76,7 @@ def test_whatever_was_written_comes_back_equal(state: dict[str, Any], tmp_path_f
     write_state(path, state, fsync=False)
     with pytest.MonkeyPatch.context() as patch:
         # A process for each of many files would take long.
-        patch.setattr(mdl_read, "_ask", lambda path, timeout, what: json.dumps(read(str(path), what)).encode())
+        patch.setattr(mdl_read, "_ask", lambda path, size, timeout, what: json.dumps(read(str(path), what)).encode())
         assert told(read_state(path)) == told(state)
 
 
