@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
+
+import yaml
 
 from tests.trust.mutations_bytes import INTEGERS, how_many, mutate_bytes
 from tests.trust.mutations_tree import STRINGS, mutate_tree
@@ -55,7 +58,9 @@ _TOKEN = re.compile(
 def mutate_text(data: bytes, draw: Random) -> bytes:
     """A mutant of the JSON or YAML document `data`, mostly one that still is a document."""
     if draw.random() < 0.5:
-        return mutate_tree(data, draw)
+        # What is none any more, since it was damaged before, is damaged word by word.
+        with suppress(ValueError, RecursionError, yaml.YAMLError):
+            return mutate_tree(data, draw)
     tokens = _TOKEN.findall(data.decode())
     for _ in range(how_many(draw)):
         if tokens:
