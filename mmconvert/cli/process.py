@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
+from io import TextIOWrapper
 from itertools import chain
 from types import FrameType
 from typing import NoReturn
@@ -26,6 +27,9 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def run(commands: click.Group, name: str) -> NoReturn:
     """Run the command line of the program `name`; the exit codes are those of `mmconvert.errors`."""
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # As stderr does it: names of files need not be text.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = commands.main(prog_name=name, standalone_mode=False)
         sys.stdout.flush()

@@ -384,3 +384,11 @@ def test_without_a_terminal_or_with_no_color_nothing_is_coloured(shell: Run, lla
 def test_every_json_document_says_its_schema(mmconvert: Run, llama: Path) -> None:
     for arguments in (("inspect", llama), ("plan", "hf-to-cs", "--src", llama), ("verify", llama, llama)):
         assert json.loads(mmconvert(*arguments, "--json").stdout)["schema"] == 1
+
+
+def test_a_path_that_is_no_text_is_shown_escaped(shell: Run, llama: Path, tmp_path: Path) -> None:
+    place = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    os.symlink(llama, place)
+    done = shell("inspect", place, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["path"] == place

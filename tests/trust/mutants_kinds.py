@@ -26,6 +26,8 @@ BLOCK = 1 << 20
 # Every so manieth mutant is converted, and of those that a process opens, opened by one that was really started.
 CONVERT_EVERY = 4
 START_EVERY = 20
+# Mutants of what is much like another kind, in every run of the tests.
+FEWER = 50
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,15 @@ class Kind:
     """`make` writes an intact checkpoint; `damage` gives, by the file's name in it, what a mutant of it is made by.
 
     `to` is the format that it is converted to. `use` has our code read a folder with the mutant of a seed in it: the
-    name of the file, where to convert to, the seed. It says what came of it; what it raises is a finding.
+    name of the file, where to convert to, the seed. It says what came of it; what it raises is a finding. `usual` are
+    the mutants of every run of the tests.
     """
 
     make: Callable[[Path], None]
     damage: Mapping[str, Damage]
     to: str = "cs"
     use: Callable[[Kind, Path, str, Path, int], str] = field(default=lambda *all_of_it: use(*all_of_it))
+    usual: int = 200
 
 
 def use(kind: Kind, folder: Path, name: str, out: Path, seed: int, params: Path | None = None) -> str:
@@ -118,26 +122,29 @@ KINDS: dict[str, Kind] = {
     "bin": Kind(bases.pickled, {"pytorch_model.bin": damage.torch_zip}),
     "mdl of ours": Kind(bases.own_mdl, {"model.mdl": damage.mdl}, "hf", use_mdl),
     "mdl of the reference": Kind(bases.reference_mdl, {"model.mdl": damage.mdl}, "hf", use_mdl),
-    "mdl of the reference's trainer": Kind(bases.trainer_mdl, {"model.mdl": damage.mdl}, "hf", use_mdl),
+    "mdl of the reference's trainer": Kind(bases.trainer_mdl, {"model.mdl": damage.mdl}, "hf", use_mdl, usual=FEWER),
     "mdl before 0.5": Kind(bases.legacy_mdl, {"model.mdl": damage.mdl}, "hf", use_mdl),
-    "answer about an mdl": Kind(bases.answered, {"answer.json": mutate_text}, "hf", use_answer),
+    "answer about an mdl": Kind(bases.answered, {"answer.json": mutate_text}, "hf", use_answer, usual=FEWER),
     "safetensors index": Kind(bases.sharded, {"model.safetensors.index.json": mutate_text}),
     "bin index": Kind(bases.pickled_shards, {"pytorch_model.bin.index.json": mutate_text}),
     "config.json": Kind(
         bases.llava, {"image_model/config.json": mutate_text, "text_model_llava/config.json": mutate_text}
     ),
-    "config.json of llava-hf": Kind(bases.llava_hf, {"config.json": mutate_text}, "llava"),
+    "config.json of llava-hf": Kind(bases.llava_hf, {"config.json": mutate_text}, "llava", usual=FEWER),
     "config.yaml": Kind(bases.llava_cs, {"config.yaml": mutate_text}, "llava"),
     "config.json in assets": Kind(
         bases.llava_cs,
         {"assets/image_model/config.json": mutate_text, "assets/text_model/config.json": mutate_text},
         "llava",
+        usual=FEWER,
     ),
     "params file": Kind(bases.with_params, {"params.yaml": mutate_text}, "cs", use_params),
     "manifest": Kind(bases.llava_cs, {"mmconvert.json": damage.signed_manifest}, "llava", use_manifest),
-    "tokenizer.model": Kind(bases.llava, {"text_model_llava/tokenizer.model": mutate_bytes}, "llava-hf"),
-    "tokenizer.json": Kind(bases.llava_of_llava_hf, {"text_model_llava/tokenizer.json": mutate_text}, "llava-hf"),
-    "tokenizer.json of llava-hf": Kind(bases.llava_hf, {"tokenizer.json": mutate_text}, "llava"),
+    "tokenizer.model": Kind(bases.llava, {"text_model_llava/tokenizer.model": mutate_bytes}, "llava-hf", usual=FEWER),
+    "tokenizer.json": Kind(
+        bases.llava_of_llava_hf, {"text_model_llava/tokenizer.json": mutate_text}, "llava-hf", usual=FEWER
+    ),
+    "tokenizer.json of llava-hf": Kind(bases.llava_hf, {"tokenizer.json": mutate_text}, "llava", usual=FEWER),
     "small files of LLaVA": Kind(
         bases.llava,
         {
@@ -147,6 +154,7 @@ KINDS: dict[str, Kind] = {
             "text_model_llava/tokenizer_config.json": mutate_text,
         },
         "llava-hf",
+        usual=FEWER,
     ),
     "small files of llava-hf": Kind(
         bases.llava_hf,
@@ -156,5 +164,6 @@ KINDS: dict[str, Kind] = {
             "tokenizer_config.json": mutate_text,
         },
         "llava",
+        usual=FEWER,
     ),
 }

@@ -27,7 +27,7 @@ def reproduced(kind: str, seed: int | None) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_mutant_is_refused_or_read(kind: str, tmp_path: Path, tell: Tell) -> None:
-    count = amount(200, 2000)
+    count = amount(KINDS[kind].usual, 2000)
     KINDS[kind].make(tmp_path / "base")
     seed, came, failures = None, Counter[str](), []
     said, ended = run(kind, count, tmp_path)
