@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -30,10 +31,10 @@ STEPS = 3
 ERRORS = {errno.ENOSPC: "No space left on device", errno.EIO: "Input/output error"}
 AMOUNTS = re.compile(r"[\d.]+ (B|kB|MB|GB) needed, [\d.]+ (B|kB|MB|GB|TB|PB) free")
 # Of the calls of a run that write to files already open, which are nearly all of them.
-PLACES = amount(10, 150)
+PLACES = amount(6, 150)
 # Of all others, and of those of a checkpoint.
-STRIDE = amount(5, 1)
-STRIDE_IN_ONE = amount(3, 1)
+STRIDE = amount(8, 1)
+STRIDE_IN_ONE = amount(7, 1)
 
 
 @pytest.fixture(autouse=True)
@@ -137,10 +138,10 @@ def test_wherever_it_fails_a_checkpoint_is_there_whole_or_not_at_all(
     with failing(errno.EIO, None) as disk:
         checkpoint.save(path, *rest)
     content = path.read_bytes()
-    places = range(0, len(disk.calls), STRIDE_IN_ONE)
-    for number, at in enumerate(places):
-        # In turns; and one that is there already is what it was.
-        code, old = list(ERRORS)[number % 2], b"old" if number % 3 else None
+    failures = list(product(range(len(disk.calls)), ERRORS))[::STRIDE_IN_ONE]
+    for number, (at, code) in enumerate(failures):
+        # One that is there already is what it was.
+        old = b"old" if number % 3 else None
         path.unlink() if old is None else path.write_bytes(old)
         with pytest.raises(DiskError, match=ERRORS[code]) as caught, failing(code, at, lasts=code == errno.ENOSPC):
             checkpoint.save(path, *rest)
@@ -154,4 +155,4 @@ def test_wherever_it_fails_a_checkpoint_is_there_whole_or_not_at_all(
         assert [each.name for each in path.parent.iterdir()] == ([path.name] if found else [])
         if found is None:
             path.touch()
-    tell("calls of writing a trainer's checkpoint at which the disk failed", len(places))
+    tell("calls of writing a trainer's checkpoint at which the disk failed", len(failures))

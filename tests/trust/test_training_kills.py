@@ -16,7 +16,7 @@ from tests.trust.conftest import Tell
 ROOT = Path(__file__).parents[2]
 KILLS = 50
 SEEDS = amount(1, 5)
-STRIDE = amount(4, 1)
+STRIDE = amount(6, 1)
 # Much more than it takes.
 TIMEOUT = 600
 
