@@ -61,9 +61,7 @@ def _amend_alone(document: Path, change: Change) -> tuple[Path, ...]:
 
 
 def _write(document: Path, data: bytes) -> None:
-    mode = document.stat().st_mode & 0o777
-    write_whole(document, data)
-    document.chmod(mode)
+    write_whole(document, data, document.stat().st_mode & 0o777)
 
 
 @dataclass(frozen=True)

@@ -102,14 +102,19 @@ def staged_file(out: Path, *, overwrite: bool, fsync: bool, bytes_needed: int) -
                 _remove(staging)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, mode: int | None = None) -> None:
     """Write a small file that is there whole or not at all, and on the disk, in a folder that nobody else writes to.
 
-    One that stands there is replaced. Raises `DiskError`.
+    What stands there is replaced, a link itself and not what it leads to. `mode` is the file's, as the umask says by
+    default. Raises `DiskError`.
     """
     with disk_errors(path, len(data)):
         new = path.with_suffix(f"{path.suffix}{UNFINISHED}")
-        with new.open("wb") as file:
+        # The folder may be a stranger's, and what is there under this name a link to a file of the user's.
+        new.unlink(missing_ok=True)
+        with new.open("xb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -386,3 +386,15 @@ def test_a_run_that_was_killed_between_config_and_manifest_is_finished(
     done = relocate(moved)
     assert (done.changed, done.written) == (False, (moved / manifest.NAME,))
     assert mmconvert.verify(moved).problems == []
+
+
+@pytest.mark.parametrize("name", [f"{TEXT}/config.json.new", "mmconvert.json.amended", "mmconvert.json.amended.new"])
+def test_nothing_is_written_through_a_link_that_a_stranger_has_put_there(
+    moved: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (moved / name).symlink_to(tmp_path / "precious")
+    assert relocate(moved).changed
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (moved / TEXT / "config.json").is_symlink()
+    assert mmconvert.verify(moved).problems == []

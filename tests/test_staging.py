@@ -365,3 +365,14 @@ def test_a_small_file_replaces_another_whole(tmp_path: Path, monkeypatch: pytest
     assert path.read_bytes() == b"new"
     with pytest.raises(DiskError, match="nowhere"):
         write_whole(tmp_path / "nowhere" / "notes.json", b"")
+
+
+@pytest.mark.parametrize("name", ["notes.json", "notes.json.new"])
+def test_a_small_file_is_written_through_no_link(tmp_path: Path, name: str) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / name).symlink_to("precious")
+    write_whole(tmp_path / "notes.json", b"new", 0o600)
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert (tmp_path / "notes.json").read_bytes() == b"new"
+    assert (tmp_path / "notes.json").lstat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.json", "precious"]
