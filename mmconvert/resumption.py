@@ -45,6 +45,7 @@ class Journal:
 
     def take_up(self, watcher: Progress, *, fsync: bool) -> dict[str, Finished]:
         """What a run before has finished, by file; everything else in the folder is removed."""
+        _remove_links(self._path.parent)
         found = self._recorded()
         kept = {
             output.layout.name: found[output.layout.name]
@@ -97,7 +98,7 @@ class Journal:
 
     def _recorded(self) -> dict[str, Finished]:
         """What the journal says, if it is one of the same plan."""
-        if not _is_file(self._path):
+        if not self._path.is_file():
             return {}
         identity, *lines = self._path.read_bytes().split(b"\n")
         if identity != self._identity().encode():
@@ -113,7 +114,7 @@ class Journal:
     def _is_intact(self, output: OutputFile, finished: Finished, watcher: Progress) -> bool:
         """Whether a file holds what was written to it, to the last bit."""
         layout, path = output.layout, self._path.parent / output.layout.name
-        if finished.digests.keys() != layout.slots.keys() or not _is_file(path) or path.stat().st_size != layout.size:
+        if not path.is_file() or path.stat().st_size != layout.size:
             return False
         slots = layout.slots.items()
         tensors = [Piece(key, ((slot.offset, slot.nbytes),), finished.digests[key]) for key, slot in slots]
@@ -135,11 +136,6 @@ def _check(text: bytes) -> bytes:
     return digests.of("xxh3", text).encode()
 
 
-def _is_file(path: Path) -> bool:
-    """Whether a path is that of a regular file, and of no link to one."""
-    return path.is_file() and not path.is_symlink()
-
-
 def _keep(folder: Path, kept: set[Path]) -> None:
     """Remove all files below a folder but a few, and the folders that are empty then."""
     for parent, folders, files in os.walk(folder, topdown=False):
@@ -147,8 +143,13 @@ def _keep(folder: Path, kept: set[Path]) -> None:
             if Path(parent, name) not in kept:
                 Path(parent, name).unlink()
         for name in folders:
-            path = Path(parent, name)
+            if not any(Path(parent, name).iterdir()):
+                Path(parent, name).rmdir()
+
+
+def _remove_links(folder: Path) -> None:
+    """Remove all links below a folder: no run of ours leaves one, and what they lead to is not ours."""
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent, name) for name in (*folders, *files)):
             if path.is_symlink():
                 path.unlink()
-            elif not any(path.iterdir()):
-                path.rmdir()

@@ -207,6 +207,8 @@ def _repair(target: Path, stays: bool) -> None:
     staging, aside = _beside(target, "staging"), _beside(target, "old")
     if not stays or not staging.is_dir() or staging.is_symlink():
         _remove(staging)
+    if aside.is_symlink():
+        aside.unlink()  # nothing of ours
     if aside.exists():
         if target.exists():
             shutil.rmtree(aside)

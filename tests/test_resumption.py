@@ -188,6 +188,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a file cut off": lambda folder: os.truncate(folder / "one.mdl", 100),
     "a file that is gone": lambda folder: (folder / "one.mdl").unlink(),
     "a link": lambda folder: (folder / "one.mdl").rename(folder / "moved").with_name("one.mdl").symlink_to("moved"),
+    "a byte more": lambda folder: (folder / "one.mdl").write_bytes((folder / "one.mdl").read_bytes() + b"x"),
     "a line of the journal": lambda folder: flip(folder / NAME, (folder / NAME).read_bytes().index(b'"one.mdl"') + 2),
 }
 
@@ -247,6 +248,62 @@ def test_what_is_there_already_is_room(work: Work, monkeypatch: pytest.MonkeyPat
     with pytest.raises(DiskError, match="not enough room"):
         replace(work, out=work.out.with_name("elsewhere")).run()
     assert work.run()[1] == list(SHARDS[:2])
+
+
+def test_a_folder_that_has_become_a_link_is_none_of_its_own(work: Work, expected: dict[str, Any]) -> None:
+    with work.stopped(SHARDS[2]), pytest.raises(Stopped):
+        work.run()
+    elsewhere = work.out.with_name("elsewhere")
+    (work.staging / "deep").rename(elsewhere)
+    (work.staging / "deep").symlink_to(elsewhere)
+    before = (elsewhere / "two.mdl").read_bytes()
+    assert work.run() == (expected, ["one.mdl"])
+    assert (work.out / "deep" / "two.mdl").is_file()
+    assert not (work.out / "deep").is_symlink()
+    assert (elsewhere / "two.mdl").read_bytes() == before
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+def test_what_is_kept_reaches_the_disk_where_it_should(
+    work: Work, fsync: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with work.stopped(SHARDS[2]), pytest.raises(Stopped):
+        work.run()
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name))
+    execute(work.plan(), fsync=fsync, resume=True)
+    assert {"one.mdl", "two.mdl", "three.mdl"} & set(synced) == (
+        {"one.mdl", "two.mdl", "three.mdl"} if fsync else set()
+    )
+
+
+def test_another_version_takes_nothing_up(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    with work.stopped(SHARDS[2]), pytest.raises(Stopped):
+        work.run()
+    monkeypatch.setattr("mmconvert.resumption.__version__", "0.0.1")
+    assert work.run()[1] == []
+
+
+@pytest.mark.parametrize("other", [{"rule": "another"}, {"origin": "another"}])
+def test_nor_does_another_plan(work: Work, other: dict[str, Any]) -> None:
+    with work.stopped(SHARDS[2]), pytest.raises(Stopped):
+        work.run()
+    plan, kept = work.plan(), list[str]()
+    outputs = [replace(each, tensors=tuple(replace(t, **other) for t in each.tensors)) for each in plan.outputs]
+    execute(replace(plan, outputs=tuple(outputs)), fsync=False, resume=True, on_resume=kept.extend)
+    assert kept == []
+
+
+def test_a_file_that_was_sealed_is_written_again(work: Work) -> None:
+    """Its frame is not the one that it was laid out with."""
+    plan, kept = work.plan(), list[str]()
+    sealed = [replace(each, layout=replace(each.layout, seal=lambda fd: ((0, b"sealed--"),))) for each in plan.outputs]
+    plan = replace(plan, outputs=tuple(sealed))
+    with work.stopped(SHARDS[2]), pytest.raises(Stopped):
+        execute(plan, fsync=False, resume=True)
+    assert (work.staging / "one.mdl").read_bytes()[:8] == b"sealed--"
+    execute(plan, fsync=False, resume=True, on_resume=kept.extend)
+    assert kept == []
 
 
 def test_without_digests_nothing_can_be_taken_up(work: Work) -> None:

@@ -101,6 +101,13 @@ def test_the_pieces_of_a_killed_run_are_repaired(tmp_path: Path, moment: str) ->
     assert tree(tmp_path) == {"out": "/", "out/file": "old"}
 
 
+def test_a_link_that_stands_where_an_old_folder_would_is_nothing_to_bring_back(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / ".out.mmconvert-old").symlink_to("theirs")
+    put(tmp_path / "out")
+    assert tree(tmp_path) == {"theirs": "/", "out": "/", "out/file": "new"}
+
+
 def test_a_folder_that_a_repair_brings_back_is_not_overwritten_unasked(tmp_path: Path) -> None:
     put(tmp_path / ".out.mmconvert-old", "old")
     with pytest.raises(OutputRefused, match="not empty"):
