@@ -65,19 +65,20 @@ def _weight_map(index_path: Path) -> dict[str, str]:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The file `name` of `folder`, refused where it would lead out of it.
+    """What is called `name` in `folder`, refused where it would lead out of it.
 
-    A link may point elsewhere in the folder, or, in a snapshot of the Hugging Face hub's cache, into the `blobs/`
-    beside `snapshots/` (https://huggingface.co/docs/huggingface_hub/guides/manage-cache).
+    A link may point elsewhere in the folder, or, in a snapshot of the Hugging Face hub's cache, to a file in the
+    `blobs/` beside `snapshots/` (https://huggingface.co/docs/huggingface_hub/guides/manage-cache).
     """
     path = folder / name
     if not _is_plain(name):
         raise InputRefused(f"{folder}: {name!r} is not a plain file name")
     try:
         root, target = folder.resolve(strict=True), path.resolve(strict=True)
+        leads_out = not target.is_relative_to(root) and not _is_blob(target, root)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
         raise InputRefused(f"{path}: is missing or cannot be read") from error
-    if not target.is_relative_to(root) and target.parent not in _blobs(root):
+    if leads_out:
         raise InputRefused(f"{path}: links out of its folder, to {target}")
     return path
 
@@ -88,13 +89,13 @@ def _is_plain(name: str) -> bool:
     return name.isprintable() and names == {name} and name not in {"", ".."}
 
 
-def _blobs(root: Path) -> list[Path]:
-    """The hub's `blobs/` for a folder `models--x--y/snapshots/<revision>` or one below it."""
-    return [
-        (folder.parent.parent / "blobs").resolve()
-        for folder in (root, *root.parents)
-        if folder.parent.name == "snapshots"
-    ]
+def _is_blob(target: Path, root: Path) -> bool:
+    """Whether a file lies in the hub's `blobs/` for a folder `models--x--y/snapshots/<revision>` or one below it.
+
+    Both paths are without links, so a `blobs/` that is a link to some folder of this machine is none.
+    """
+    revision = next((folder for folder in (root, *root.parents) if folder.parent.name == "snapshots"), None)
+    return revision is not None and target.parent == revision.parent.parent / "blobs" and target.is_file()
 
 
 def check_key(key: str, path: Path) -> None:

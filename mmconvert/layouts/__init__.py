@@ -9,7 +9,7 @@ from mmconvert import registry
 from mmconvert.containers import weight_files
 from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts import cerebras, hugging_face
-from mmconvert.layouts.checkpoint import ASSETS, NO_HINTS, Checkpoint, Hints
+from mmconvert.layouts.checkpoint import ASSETS, NO_HINTS, Checkpoint, Hints, readable
 from mmconvert.layouts.hugging_face import snapshot
 from mmconvert.sources import FILES
 
@@ -22,13 +22,18 @@ def recognise(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     Raises UsageError if there is nothing, InputRefused if it is nothing that can be converted, with the reason, and
     NoConversion if the user names a model that is not known.
     """
-    if not path.exists():
+    # pathlib would raise for a name that is too long.
+    if not os.path.exists(path):
         raise UsageError(f"{path}: no such file or folder")
     if hints.model is not None:
         registry.check_model(hints.model)
     # A file that was read before may have been replaced since.
     FILES.close()
-    path = snapshot(path)
+    with readable(path):
+        return _recognise(snapshot(path), hints)
+
+
+def _recognise(path: Path, hints: Hints) -> Checkpoint:
     if path.is_file():
         return (
             cerebras.recognise(path, hints)

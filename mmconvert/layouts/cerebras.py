@@ -43,7 +43,7 @@ def recognise(path: Path, hints: Hints) -> Checkpoint:
     elif file is not None and file.suffix not in (".safetensors", ".bin", ".pt"):
         from mmconvert.containers import mdl_read
 
-        opened = mdl_read.read_file(file, str(file))
+        opened = mdl_read.read_file(inside(file.parent, file.name), str(file))
         tensors, metadata, set_aside, saved_by = opened.tensors, opened.metadata, opened.set_aside, opened.saved_by
     else:
         tensors, warning = open_file(file) if file is not None else open_folder(folder)
@@ -103,7 +103,7 @@ def _said_names(folder: Path, metadata: tuple[dict[str, Any], ...]) -> list[str]
     """What the checkpoint's metadata and its manifest call the model."""
     said = [metadata[-1].get("model_name")] if metadata else []
     if (folder / manifest.NAME).is_file():
-        said.append(get(read_json(folder / manifest.NAME, manifest.LIMITS), "target.model"))
+        said.append(get(read_json(inside(folder, manifest.NAME), manifest.LIMITS), "target.model"))
     return [name for name in said if isinstance(name, str) and name]
 
 
@@ -167,10 +167,10 @@ def _params(path: Path, folder: Path, given: Path | None, metadata: tuple[dict[s
     if given is not None:
         if not given.is_file():
             raise UsageError(f"{given}: no such file")
-        return read_yaml(given), str(given)
+        return read_yaml(inside(given.parent, given.name)), str(given)
     if (folder / "config.yaml").is_file():
-        return read_yaml(folder / "config.yaml"), str(folder / "config.yaml")
-    found = {file: read_yaml(file) for file in sorted(folder.glob("*.y*ml"))}
+        return read_yaml(inside(folder, "config.yaml")), str(folder / "config.yaml")
+    found = {file: read_yaml(inside(folder, file.name)) for file in sorted(folder.glob("*.y*ml"))}
     if len(found) > 1 or metadata:
         # Other tools keep settings of their own beside a checkpoint.
         found = {file: document for file, document in found.items() if _describes(document)}
@@ -200,7 +200,8 @@ def _said_release(
     said = [(metadata[-1].get("version"), "the checkpoint's metadata")] if metadata else []
     said.append((saved_by, "the container's format"))
     if (folder / manifest.NAME).is_file():
-        said.append((get(read_json(folder / manifest.NAME, manifest.LIMITS), "target.release"), manifest.NAME))
+        document = read_json(inside(folder, manifest.NAME), manifest.LIMITS)
+        said.append((get(document, "target.release"), manifest.NAME))
     for version, where in said:
         with suppress(ValueError):
             return Release.parse(str(version)), where
@@ -225,7 +226,9 @@ def _assets(folder: Path, converter: Converter) -> dict[str, Path]:
     if not root.is_dir():
         return {}
     kept = {"config.json", *(name for name, _ in converter.home.companions.values())}
-    folders = [root, *(root / part for part in converter.home.parts if part and (root / part).is_dir())]
+    parts = [part for part in converter.home.parts if part and (root / part).is_dir()]
+    # They are folders of the checkpoint, and no links to others.
+    folders = [inside(folder, ASSETS), *(inside(root, part) for part in parts)]
     files = (each for folder in folders for each in sorted(folder.iterdir()) if each.name in kept or is_sidecar(each))
     return {each.relative_to(root).as_posix(): inside(each.parent, each.name) for each in files}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from mmconvert.errors import InputRefused
 from mmconvert.registry import Node
 from mmconvert.releases import Release
 from mmconvert.sources import TensorRef
@@ -29,6 +31,15 @@ def is_sidecar(path: Path) -> bool:
     """Whether a file is one that travels along, by its name and size."""
     known = any(fnmatchcase(path.name, pattern) for pattern in SIDECARS)
     return known and path.is_file() and path.stat().st_size <= SIDECAR_LIMIT
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Around a look at what lies at `path`: what the system will not let us see or read is refused."""
+    try:
+        yield
+    except OSError as error:
+        raise InputRefused(f"{error.filename or path}: cannot be read: {error.strerror}") from error
 
 
 def is_licence(name: str) -> bool:

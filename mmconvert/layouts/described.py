@@ -5,15 +5,17 @@ Nothing but configs is read, so that the shape of a model is known before there 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmconvert import params, registry, spellings
+from mmconvert.containers.shards import inside
 from mmconvert.converter import Format
 from mmconvert.documents import read_json, read_yaml
 from mmconvert.errors import InputRefused, UsageError
-from mmconvert.layouts.checkpoint import Checkpoint
+from mmconvert.layouts.checkpoint import Checkpoint, readable
 from mmconvert.layouts.hugging_face import snapshot
 from mmconvert.registry import Node
 from mmconvert.spec import A, B, Config, Side
@@ -31,12 +33,14 @@ def describe(model: str, path: Path) -> Checkpoint:
     config of this model.
     """
     registry.check_model(model)
-    if not path.exists():
+    # pathlib would raise for a name that is too long.
+    if not os.path.exists(path):
         raise UsageError(f"{path}: no such file or folder")
-    file = _file_in(path)
-    if file.is_dir():
-        return _several_folders(model, file)
-    return _hugging_face(model, file) if file.suffix == ".json" else _cerebras(model, file)
+    with readable(path):
+        file = _file_in(path)
+        if file.is_dir():
+            return _several_folders(model, file)
+        return _hugging_face(model, file) if file.suffix == ".json" else _cerebras(model, file)
 
 
 def _file_in(path: Path) -> Path:
@@ -52,7 +56,7 @@ def _formats(model: str, side: Side) -> Iterator[Format]:
 
 
 def _hugging_face(model: str, file: Path) -> Checkpoint:
-    config = _mapping(read_json(file), file)
+    config = _json(file)
     wanted: tuple[str, ...] = ()
     for form in _formats(model, A):
         if len(form.parts) == 1:
@@ -76,7 +80,7 @@ def _several_folders(model: str, path: Path) -> Checkpoint:
     """A folder of folders: each is known by its config, whatever it is called."""
     folders = [snapshot(each) for each in sorted(path.iterdir()) if each.is_dir()]
     files = [each / CONFIG for each in folders if (each / CONFIG).is_file()]
-    configs = {file: _mapping(read_json(file), file) for file in files}
+    configs = {file: _json(file) for file in files}
     wanted: list[str] = []
     for form in _formats(model, A):
         found = {part: [file for file in files if known(configs[file])] for part, known in form.parts.items()}
@@ -97,7 +101,7 @@ def _checkpoint(model: str, form: Format, config: Config, files: Mapping[str, Pa
         if second is None or not second.is_file():
             continue
         try:
-            merged[part], remarks = merge(merged[part], _mapping(read_json(second), second))
+            merged[part], remarks = merge(merged[part], _json(second))
         except ValueError as error:
             raise InputRefused(f"{files[part]} and {name} beside it disagree: {error}") from error
         sidecars[f"{part}/{name}"] = second
@@ -116,7 +120,7 @@ def _checkpoint(model: str, form: Format, config: Config, files: Mapping[str, Pa
 
 
 def _cerebras(model: str, file: Path) -> Checkpoint:
-    document = _mapping(read_yaml(file), file)
+    document = _mapping(read_yaml(inside(file.parent, file.name)), file)
     if not document.keys() & {"model", "trainer"}:
         document = {"model": document}
     try:
@@ -134,6 +138,10 @@ def _cerebras(model: str, file: Path) -> Checkpoint:
         original={},
         folders=(file,),
     )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    return _mapping(read_json(inside(file.parent, file.name)), file)
 
 
 def _mapping(document: Any, file: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from mmconvert.converter import Converter, Format
 from mmconvert.documents import read_json
 from mmconvert.errors import InputRefused, UsageError
 from mmconvert.excerpt import excerpt
-from mmconvert.layouts.checkpoint import NO_HINTS, Checkpoint, Hints, is_licence, is_sidecar
+from mmconvert.layouts.checkpoint import NO_HINTS, Checkpoint, Hints, is_licence, is_sidecar, readable
 from mmconvert.paths import get
 from mmconvert.registry import Node
 from mmconvert.sources import TensorRef
@@ -24,21 +24,25 @@ from mmconvert.spec import B, Config
 
 
 def snapshot(path: Path) -> Path:
-    """The newest snapshot of a hub cache folder (`models--org--name`); other paths as they are."""
-    snapshots = path / "snapshots"
+    """The newest snapshot of a hub cache folder (`models--org--name`); other paths as they are.
+
+    Raises UsageError where it is the user's to choose, InputRefused where it cannot be read or leads out of the folder.
+    """
     # os.path says of any name whether it is a folder's; pathlib raises for one that is too long.
-    if not os.path.isdir(snapshots):
+    if not os.path.isdir(path / "snapshots"):
         return path
-    reference = path / "refs" / "main"
-    if reference.is_file():
-        revision = reference.read_bytes()[:100].decode("ascii", "replace").strip()
-        for each in snapshots.iterdir():
-            if each.name == revision and each.is_dir():
-                return each
-    found = [each for each in snapshots.iterdir() if each.is_dir()]
+    with readable(path):
+        snapshots = inside(path, "snapshots")
+        if (path / "refs" / "main").is_file():
+            reference = inside(inside(path, "refs"), "main")
+            revision = reference.read_bytes()[:100].decode("ascii", "replace").strip()
+            for each in snapshots.iterdir():
+                if each.name == revision and each.is_dir():
+                    return inside(snapshots, revision)
+        found = [each for each in snapshots.iterdir() if each.is_dir()]
     if len(found) != 1:
         raise UsageError(f"{path}: holds {len(found)} snapshots and no refs/main; name one of {snapshots}")
-    return found[0]
+    return inside(snapshots, found[0].name)
 
 
 def refuse_adapters(folder: Path) -> None:

@@ -124,6 +124,48 @@ def test_a_hub_snapshot_links_into_the_blobs_beside_it_and_nowhere_else(tmp_path
         read_shards(snapshot / "index.json", read_lines)
 
 
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    """A hub's snapshot with a file `one`; `foreign` stands beside the cache and holds files with the same names."""
+    for folder in (tmp_path / "foreign", tmp_path / "models--a--b" / "blobs"):
+        folder.mkdir(parents=True)
+        (folder / "f00").write_text("a")
+    found = tmp_path / "models--a--b" / "snapshots" / "0123abcd"
+    found.mkdir(parents=True)
+    (found / "one").symlink_to("../../blobs/f00")
+    assert inside(found, "one") == found / "one"
+    return found
+
+
+def test_blobs_that_are_a_link_to_another_folder_are_none(snapshot: Path) -> None:
+    blobs = snapshot.parents[1] / "blobs"
+    blobs.rename(blobs.with_name("others"))
+    for target in ("../foreign", "others"):
+        blobs.symlink_to(target)
+        with pytest.raises(InputRefused, match="one: links out of its folder"):
+            inside(snapshot, "one")
+        blobs.unlink()
+
+
+def test_a_blob_is_a_file_of_its_own_and_leads_nowhere_else(snapshot: Path) -> None:
+    blob = snapshot.parents[1] / "blobs" / "f00"
+    blob.unlink()
+    blob.symlink_to("../../foreign/f00")
+    with pytest.raises(InputRefused, match=r"one: links out of its folder, to .*foreign/f00"):
+        inside(snapshot, "one")
+    blob.unlink()
+    blob.mkdir()
+    with pytest.raises(InputRefused, match="one: links out of its folder"):
+        inside(snapshot, "one")
+
+
+def test_only_the_blobs_of_the_nearest_snapshots_are_meant(snapshot: Path) -> None:
+    (snapshot / "snapshots" / "inner").mkdir(parents=True)
+    (snapshot / "snapshots" / "inner" / "one").symlink_to("../../../../blobs/f00")
+    with pytest.raises(InputRefused, match="one: links out of its folder"):
+        inside(snapshot / "snapshots" / "inner", "one")
+
+
 @pytest.mark.parametrize("key", ["", "a/b", "a\\b", "../a", "a\n", "a\x1b[2J", "__metadata__", "k" * 1025, "\ud800"])
 def test_a_name_that_could_be_taken_for_something_else_is_refused(tmp_path: Path, key: str) -> None:
     with pytest.raises(InputRefused, match="cannot be the name of a tensor"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import mmconvert
 from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts import Hints, recognise
 from mmconvert.releases import Release
+
+Make = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +126,40 @@ def test_an_asset_that_links_out_of_its_folder_is_refused(cs: Path, name: str) -
     (cs / "assets" / name).symlink_to("../secret")
     with pytest.raises(InputRefused, match=rf"{name}: links out of its folder"):
         recognise(cs)
+
+
+@pytest.mark.parametrize("target", ["../private", "/"])
+def test_assets_that_are_a_link_out_of_the_checkpoint_are_refused(cs: Path, target: str) -> None:
+    (cs / "assets").rename(cs.parent / "private")
+    (cs / "assets").symlink_to(target)
+    with pytest.raises(InputRefused, match="assets: links out of its folder"):
+        recognise(cs)
+
+
+def test_assets_of_a_part_that_are_a_link_out_of_the_assets_are_refused(make_llava: Make, tmp_path: Path) -> None:
+    mmconvert.convert(make_llava(tmp_path / "hf"), tmp_path / "cs", "cs", fsync=False)
+    part = tmp_path / "cs" / "assets" / "text_model"
+    part.rename(tmp_path / "private")
+    part.symlink_to("../../private")
+    with pytest.raises(InputRefused, match="assets/text_model: links out of its folder"):
+        recognise(tmp_path / "cs")
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "model.mdl", "mmconvert.json"])
+def test_a_file_that_links_out_of_the_checkpoint_is_refused(cs: Path, name: str) -> None:
+    (cs / name).rename(cs.parent / "private")
+    (cs / name).symlink_to("../private")
+    with pytest.raises(InputRefused, match=f"{name}: links out of its folder"):
+        recognise(cs)
+    if name != "mmconvert.json":
+        with pytest.raises(InputRefused, match=f"{name}: links out of its folder"):
+            recognise(cs / name)
+
+
+def test_params_of_any_name_that_link_out_of_the_checkpoint_are_refused(cs: Path) -> None:
+    (cs / "config.yaml").rename(cs.parent / "private")
+    (cs / "params.yaml").symlink_to("../private")
+    with pytest.raises(InputRefused, match=r"params\.yaml: links out of its folder"):
+        recognise(cs)
+    with pytest.raises(InputRefused, match=r"params\.yaml: links out of its folder"):
+        recognise(cs / "model.mdl", Hints(config=cs / "params.yaml"))

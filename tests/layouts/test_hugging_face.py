@@ -49,6 +49,17 @@ def test_a_single_snapshot_is_found_whatever_main_says(cache: Path) -> None:
     assert snapshot(cache) == cache / "snapshots" / "aaa"
 
 
+@pytest.mark.parametrize("name", ["snapshots", "snapshots/bbb", "refs", "refs/main"])
+@pytest.mark.parametrize("main", ["bbb", "ccc"])
+def test_a_snapshot_that_is_a_link_out_of_the_cache_is_refused(cache: Path, name: str, main: str) -> None:
+    (cache / "snapshots" / "aaa").rmdir()
+    (cache / "refs" / "main").write_text(main)
+    (cache / name).rename(cache.parent / "private")
+    (cache / name).symlink_to(cache.parent / "private")
+    with pytest.raises(InputRefused, match=f"{name}: links out of its folder"):
+        snapshot(cache)
+
+
 def test_any_other_folder_is_itself(tmp_path: Path) -> None:
     assert snapshot(tmp_path) == tmp_path
 
