@@ -14,7 +14,10 @@ from mmconvert.errors import InputRefused
 from mmconvert.plans import Step
 from mmconvert.registry import Hop
 from mmconvert.rows import Index, compose, inverse
-from mmconvert.spec import A, Config, Expansion, Pair, Twin, expand
+from mmconvert.spec import A, Config, Expansion, Pair, TooMany, Twin, expand
+
+# Lists of rows put through each other, by which ones they were: the layers share theirs.
+Composed = dict[tuple[int, int, int], Index | None]
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Leg:
         """The leg's target tensors, in the order of the tables, twins after the tensor that they repeat."""
         found: dict[str, Origin] = {}
         written = {}
+        undone: dict[tuple[int, int | None], Index] = {}
         for twin in self.expansion.twins:
             if twin.side == self.hop.other and twin.written:
                 written[twin.of] = twin
@@ -69,7 +73,11 @@ class Leg:
                 continue
             index, rule = pair.index, pair.rule
             if index is not None and self.hop.side != A:
-                index, rule = inverse(index, pair.a_rows), pair.rule_back
+                # The layers share one list, which may be long.
+                which = id(index), pair.a_rows
+                if which not in undone:
+                    undone[which] = inverse(index, pair.a_rows)
+                index, rule = undone[which], pair.rule_back
             source, target = pair.name(self.hop.side), pair.name(self.hop.other)
             found[target] = self._origin(source, target, index, rule, pair)
             if target in written:
@@ -98,6 +106,8 @@ def translate(
         config_a, config_b = (configs.source, target) if hop.side == A else (target, configs.source)
         try:
             expansion = expand(hop.converter.tables, config_b, config_a)
+        except TooMany as error:
+            raise InputRefused(f"{where}: {error}; is it a config of this model?") from error
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise InputRefused(f"{where}: sizes that tensors follow from are absent, null or zero ({error})") from error
         expansion = expansion if only is None else expansion.only(only)
@@ -111,12 +121,16 @@ def origins(legs: Iterable[Leg]) -> dict[str, Origin]:
     first, *rest = legs
     through = first.origins()
     for leg in rest:
-        through = {target: _follow(through[origin.key], origin) for target, origin in leg.origins().items()}
+        composed: Composed = {}
+        through = {target: _follow(through[origin.key], origin, composed) for target, origin in leg.origins().items()}
     return through
 
 
-def _follow(before: Origin, after: Origin) -> Origin:
-    index = compose(before.index, after.index, before.rows)
+def _follow(before: Origin, after: Origin, composed: Composed) -> Origin:
+    which = id(before.index), id(after.index), before.rows
+    if which not in composed:
+        composed[which] = compose(before.index, after.index, before.rows)
+    index = composed[which]
     rules = [origin.rule for origin in (before, after) if origin.rule != "copied"]
     undone = index is None and before.index is not None
     rule = "copied" if undone else "; ".join(rules) or "copied"

@@ -12,6 +12,7 @@ In a pattern, `{i}` ranges over the size named `i`, `{2j}` is twice `{j}`, and `
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -30,6 +31,15 @@ Config = Mapping[str, Any]
 Sizes = Mapping[str, Any]
 
 _CAPTURE = re.compile(r"\{(\d*)([a-z])\}")
+
+# The largest models of these families have some 2,000 tensors. A small config can demand millions of them.
+MAX_PAIRS = 20_000
+# Rows in an order of their own are listed one by one, once for all layers. The largest models have some 20,000 of them.
+MAX_ROWS = 1 << 21
+
+
+class TooMany(ValueError):
+    """A config demands more tensors than any model of these families has, or more rows in them."""
 
 
 @dataclass(frozen=True)
@@ -229,16 +239,24 @@ def expand(tables: Sequence[Table], config: Config, config_a: Config | None = No
     """Write every table out for one config of side b; tables with `a_sizes` need side a's too.
 
     The result gives the complete list of keys and shapes of either side: what a checkpoint of this config must hold.
+    Raises TooMany where that would be more than `MAX_PAIRS`, or `MAX_ROWS` would have to be listed, before they are.
     """
     pairs: list[Pair] = []
+    demanded = 0
+    listed: dict[int, int] = {}
     twins: list[Twin] = []
     left_behind: list[Only] = []
     for each, part in (found for mounted in tables for found in _mounts(mounted, config)):
         sizes = each.sizes(part)
         a_sizes = {name: int(get(config_a or {}, path)) for name, path in each.a_sizes.items()}
         keys = [row for row in each.rows if isinstance(row, Key) and (row.when is None or sizes[row.when])]
+        demanded += sum(prod(map(len, _domains(row, sizes).values())) for row in keys)
+        if demanded > MAX_PAIRS:
+            raise TooMany(f"it demands more than {MAX_PAIRS:,} tensors, the most that are read")
         for layered, run in groupby(keys, lambda row: "i" in captures(row.a)):
             found = [pair for row in run for pair in _pairs(row, each, sizes, a_sizes)]
+            listed |= {id(pair.index): len(pair.index) for _, pair in found if isinstance(pair.index, array)}
+            _check_rows(sum(listed.values()))
             # Rows that stand together and capture a layer come out layer by layer, as the model runs.
             pairs += [pair for _, pair in (sorted(found, key=lambda item: item[0]) if layered else found)]
         for row in each.rows:
@@ -276,6 +294,7 @@ def _pairs(row: Key, each: Table, sizes: Sizes, a_sizes: Mapping[str, int]) -> I
         index, rule, rule_back = None, "copied", "copied"
         a_rows = a_sizes.get(names[0]) if names else None
         if row.rows is not None:
+            _check_rows(shape[0])
             index, rule = row.rows.for_rows(shape[0], sizes)
             rule_back = f"{rule} (undone)"
         elif a_rows is not None:
@@ -300,6 +319,11 @@ def _pairs(row: Key, each: Table, sizes: Sizes, a_sizes: Mapping[str, int]) -> I
         yield values.get("i", 0), pair
 
 
+def _check_rows(rows: int) -> None:
+    if rows > MAX_ROWS:
+        raise TooMany(f"it demands tensors of {rows:,} rows in an order of their own; at most {MAX_ROWS:,} are read")
+
+
 def _size(name: str, sizes: Sizes, values: Mapping[str, Any]) -> int:
     """A size by its name; `U[j]` is the one of the captured `j`."""
     name, indexed, capture = name.rstrip("]").partition("[")
@@ -308,17 +332,22 @@ def _size(name: str, sizes: Sizes, values: Mapping[str, Any]) -> int:
 
 def _captures(row: Key, sizes: Sizes) -> Iterator[dict[str, Any]]:
     """Every combination of values of the row's captures."""
-    names = sorted({name for _, name in _CAPTURE.findall(row.a + row.b)})
-    domains: list[Sequence[Any]] = []
-    for name in names:
+    domains = _domains(row, sizes)
+    for values in product(*domains.values()):
+        yield dict(zip(domains, values, strict=True))
+
+
+def _domains(row: Key, sizes: Sizes) -> dict[str, Sequence[Any]]:
+    """The values that each of the row's captures ranges over."""
+    domains: dict[str, Sequence[Any]] = {}
+    for name in sorted({name for _, name in _CAPTURE.findall(row.a + row.b)}):
         if name == "p":
             has_bias = sizes[row.bias] if isinstance(row.bias, str) else row.bias
-            domains.append(("weight", "bias") if has_bias else ("weight",))
+            domains[name] = ("weight", "bias") if has_bias else ("weight",)
         else:
             size = sizes[name]
-            domains.append(range(size) if isinstance(size, int) else size)
-    for values in product(*domains):
-        yield dict(zip(names, values, strict=True))
+            domains[name] = range(size) if isinstance(size, int) else size
+    return domains
 
 
 def _fill(pattern: str, values: Mapping[str, Any]) -> str:

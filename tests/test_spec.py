@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from mmconvert.rows import roll_cls
-from mmconvert.spec import A, B, Expansion, Sizes, Table, expand, key, made, mount, only, reflected, table, twin
+from mmconvert.spec import (
+    MAX_PAIRS,
+    MAX_ROWS,
+    A,
+    B,
+    Expansion,
+    Sizes,
+    Table,
+    TooMany,
+    expand,
+    key,
+    made,
+    mount,
+    only,
+    reflected,
+    table,
+    twin,
+)
 
 SIZES: Sizes = {"H": 4, "F": 6, "i": 2, "j": range(1, 3), "yes": True, "no": False}
 
@@ -208,3 +227,29 @@ def test_between_releases_of_side_b_nobody_has_more_rows() -> None:
     assert {(pair.a, pair.shape_on(A), pair.index) for pair in pairs if pair.a == "right.E"} == {
         ("right.E", (5, 4), None)
     }
+
+
+def test_more_tensors_than_any_model_has_are_refused_before_they_are_made() -> None:
+    layered = [mount(table(key("{i}.w", "{i}.v", "", bias=True), sizes=dict), part="text", config="c")] * 2
+    sizes = {"i": MAX_PAIRS // 2}
+    assert len(expand(layered, {"c": sizes}).pairs) == MAX_PAIRS
+    for too_many in (MAX_PAIRS // 2 + 1, 2**62):
+        with pytest.raises(TooMany, match="more than 20,000 tensors"):
+            expand(layered, {"c": {"i": too_many}})
+
+
+ROLLED = table(key("w", "v", "N", roll_cls), sizes=dict)
+
+
+def test_more_rows_in_an_order_of_their_own_than_any_model_has_are_refused() -> None:
+    def rolled(*rows: int) -> Expansion:
+        return expand([mount(ROLLED, part="text", config=f"c{at}") for at in range(len(rows))], sized(rows))
+
+    def sized(rows: Sequence[int]) -> dict[str, Sizes]:
+        return {f"c{at}": {"N": count} for at, count in enumerate(rows)}
+
+    assert len(rolled(10, 11).pairs) == 2
+    with pytest.raises(TooMany, match="4,294,967,296 rows in an order of their own"):
+        rolled(1 << 32)
+    with pytest.raises(TooMany, match=f"{MAX_ROWS // 2 * 2 + 1:,} rows"):
+        rolled(MAX_ROWS // 2, MAX_ROWS // 2 + 1)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from mmconvert.errors import InputRefused
 from mmconvert.schema import load
 from mmconvert.sources import TensorRef
-from mmconvert.spec import A, Config, Expansion, expand, mount
+from mmconvert.spec import A, Config, Expansion, TooMany, expand, mount
 
 from .. import clip, llama
 
@@ -120,9 +121,12 @@ class Part:
 
     @cached_property
     def demand(self) -> Expansion:
-        """What the config demands; nothing where it makes no sense."""
+        """What the config demands; nothing where it makes no sense. Raises InputRefused where that is too much."""
         full = self.full
-        return self.kind.write_out(full) if full else Expansion(())
+        try:
+            return self.kind.write_out(full) if full else Expansion(())
+        except TooMany as error:
+            raise InputRefused(f"{self.where}: {error}") from error
 
     @cached_property
     def shapes(self) -> dict[str, Shape]:

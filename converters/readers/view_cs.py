@@ -14,7 +14,7 @@ from mmconvert.layouts import Checkpoint, recognise
 from mmconvert.params import model_section
 from mmconvert.schema import Schema
 from mmconvert.sources import TensorRef
-from mmconvert.spec import B, Config, Expansion, expand
+from mmconvert.spec import B, Config, Expansion, TooMany, expand
 
 from .traps_parts import below
 
@@ -101,9 +101,11 @@ class Cerebras:
 
     @cached_property
     def demand(self) -> Expansion:
-        """What the section demands; nothing where it makes no sense."""
+        """What the section demands; nothing where it makes no sense. Raises InputRefused where that is too much."""
         try:
             return expand(self.converter.tables, self.read()) if self.converter else Expansion(())
+        except TooMany as error:
+            raise InputRefused(f"{self.checkpoint.config_from if self.checkpoint else 'config'}: {error}") from error
         except ValueError:
             return Expansion(())
 

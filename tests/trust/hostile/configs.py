@@ -48,6 +48,12 @@ def instead(make: Callable[[Place], object]) -> Callable[[Place], None]:
     return build
 
 
+def pictures(place: Place) -> None:
+    """A list of the tower's positions would take more than a hundred gigabytes."""
+    place.copy("llava")
+    place.rewrite_config(place.source / "image_model", image_size=65536, patch_size=1)
+
+
 def cs_saying(field: str, value: str) -> Callable[[Place], None]:
     """A CS checkpoint whose params file says another thing of its model."""
 
@@ -73,6 +79,10 @@ CASES: Cases = {
     **{f"{field} of zero": Case(saying(**{field: 0}), [FILE, field]) for field in SIZES},
     **{f"{field} below zero": Case(saying(**{field: -1}), [FILE, field]) for field in SIZES[:4]},
     "layers of a billion": Case(saying(num_hidden_layers=10**9), [FILE, "num_hidden_layers"]),
+    "more layers than any model has": Case(saying(num_hidden_layers=1025), [FILE, "num_hidden_layers", "maximum"]),
+    "pictures of 65,536 by 65,536 patches": Case(
+        pictures, [FILE, "4,294,967,297 rows"], "llava-to-cs --src {source} --out {out}"
+    ),
     "heads of 2^40 in a hidden_size of 2^40": Case(saying(hidden_size=HUGE, num_attention_heads=HUGE), [FILE]),
     "a head_dim of 2^40": Case(saying(head_dim=HUGE), [FILE, "head_dim"]),
     "num_key_value_heads of 2^40": Case(saying(num_key_value_heads=HUGE), [FILE, "num_key_value_heads"]),
@@ -148,4 +158,5 @@ USUAL = (
     "a link to a secret",
     "code of its own",
     "CS num_hidden_layers of 2^40",
+    "pictures of 65,536 by 65,536 patches",
 )

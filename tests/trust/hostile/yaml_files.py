@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mmconvert.documents import dump_yaml, read_yaml
 from tests.trust.hostile.case import CONVERT_CS, Case, Cases, Place
 
 WHAT = "YAML"
@@ -34,6 +35,16 @@ def saying(old: str, new: str) -> Callable[[Place], None]:
         file.write_text(file.read_text().replace(old, new, 1))
 
     return build
+
+
+def encoders(place: Place) -> None:
+    """A fifth of a megabyte that demands three million tensors."""
+    file = place.copy("cs llava") / FILE
+    document = read_yaml(file)
+    (model,) = document["model"]["image_model_list"]["image_models"]
+    model["image_encoder"]["num_hidden_layers"] = 1024
+    document["model"]["image_model_list"]["image_models"] = [model] * 200
+    file.write_bytes(dump_yaml(document))
 
 
 def aliases(levels: int, each: int = 10) -> str:
@@ -96,6 +107,7 @@ CASES: Cases = {
             "comments without end": with_more(lambda: "1\n" + "#\n" * 120_000),
         }.items()
     },
+    "200 encoders of 1,024 layers": Case(encoders, [FILE, "20,000 tensors"], "cs-to-cs --src {source} --out {out}"),
     "an exponent without a point": Case(
         saying("layer_norm_epsilon: 1.0e-05", "layer_norm_epsilon: 1e-5"), ["tensors"], CONVERT_CS, code=0
     ),
