@@ -34,6 +34,8 @@ ROWS = ("text_input_ids", "loss_mask", "labels", "key_padding_mask", "token_moda
 NO_IMAGE = "None"
 # Files that are open at a time: datasets may have more than a process may open.
 MOST_OPEN = 64
+# Names that are read at a time.
+AT_ONCE = 1 << 12
 # HDF5's number for its filter.
 GZIP = 1
 
@@ -100,9 +102,10 @@ def read_layout(path: Path) -> tuple[Layout, int]:
 def read_names(path: Path, numbers: range) -> Iterator[str]:
     """The pictures' paths of some samples, one after the other. Raises InputRefused for what cannot be read."""
     with _reading(path), h5py.File(path, "r") as file:
-        # One dimension more than a sample has: each is read in one go.
-        found = file["img_path"][numbers.start : numbers.stop]
-        yield from (name for each in found.ravel() if (name := _text(each)) != NO_IMAGE)
+        found = file["img_path"]
+        for rows in bands(found, numbers):
+            each = found[rows.start : rows.stop].ravel()
+            yield from (name for value in each if (name := _text(value)) != NO_IMAGE)
 
 
 class Files:
@@ -188,6 +191,14 @@ def read_row(found: h5py.Dataset, index: int) -> Ints:
 def corners(shape: Sequence[int], steps: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Where the chunks begin that a dataset of a shape is cut into."""
     return product(*(range(0, size, step) for size, step in zip(shape, steps, strict=True)))
+
+
+def bands(found: h5py.Dataset, numbers: range) -> Iterator[range]:
+    """Some entries of the first dimension of a dataset, so many at a time as make sense to read at once."""
+    # Whole chunks, which HDF5 would unpack again for each part of them.
+    step = found.chunks[0] if found.chunks else max(1, AT_ONCE // max(1, prod(found.shape[1:])))
+    for start in range(numbers.start - numbers.start % step, numbers.stop, step):
+        yield range(max(start, numbers.start), min(start + step, numbers.stop))
 
 
 def read_chunk(found: h5py.Dataset, corner: tuple[int, ...], itemsize: int) -> bytes:

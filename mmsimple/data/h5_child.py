@@ -26,12 +26,18 @@ import h5py
 from h5py import h5d, h5t
 
 from mmconvert.errors import InputRefused
-from mmsimple.data.h5 import GZIP, corners, dataset, read_chunk
+from mmconvert.units import human_bytes
+from mmsimple.data.h5 import GZIP, bands, corners, dataset, read_chunk
 
-# A limit on this process: bytes of address space.
-MEMORY_LIMIT = 8 << 30
-# The most that one chunk may come to; a sample of 16 million positions takes a third of that.
-CHUNK_LIMIT = 1 << 30
+# Limits on this process, for each file. Bytes of address space: what a small file may take, what each byte of a larger
+# one adds, and the most. Seconds of processor time likewise. 2,000 samples of 2,048 positions take 20 ms and a few MB.
+MEMORY_LIMIT, MEMORY_SHARE, MOST_MEMORY = 128 << 20, 32, 8 << 30
+CPU_LIMIT, CPU_SHARE, MOST_CPU = 3, 1 / (25 << 20), 120
+# On a disk that answers slowly it waits more than it computes.
+WAITING = 20
+# The most that a chunk, or one sample of a dataset, may come to once it is unpacked: whoever trains unpacks it for each
+# sample. A sample of 128,000 positions takes 2.6 MB.
+PIECE_LIMIT, PIECE_SHARE, MOST_PIECE = 32 << 20, 8, 1 << 30
 
 
 def check(path: Path) -> None:
@@ -45,13 +51,18 @@ def check(path: Path) -> None:
             _check_type(found, name)
             if found.size:
                 _check_place(found, name, size)
+        # However well they are packed, samples of some text take more.
+        if len(file["data"]) > size:
+            raise InputRefused(f"claims {len(file['data']):,} samples in {size:,} bytes")
         # Unpacked here as h5.py does it, for HDF5 will unpack them, and reads on past the end of one that is short.
         names = file["img_path"]
         if names.size and names.chunks:
             for corner in corners(names.shape, names.chunks):
                 read_chunk(names, corner, _itemsize(names))
-        # All of them: each is a reference to somewhere in the file.
-        names[()]
+        # All of them, some at a time: each may be a reference to somewhere in the file.
+        if names.size:
+            for rows in bands(names, range(len(names))):
+                names[rows.start : rows.stop]
 
 
 def _check_type(found: Any, name: str) -> None:
@@ -78,8 +89,17 @@ def _check_place(found: Any, name: str, size: int) -> None:
     filters = [created.get_filter(index)[0] for index in range(created.get_nfilters())]
     if filters not in ([], [GZIP]):
         raise InputRefused(f"{name} went through the HDF5 filters {filters}; only gzip ({GZIP}) is read")
-    if prod(found.chunks) * itemsize > CHUNK_LIMIT:
-        raise InputRefused(f"{name} is in chunks of more than {CHUNK_LIMIT >> 30} GiB")
+    largest = min(PIECE_LIMIT + PIECE_SHARE * size, MOST_PIECE)
+    for what, shape in (("chunk", found.chunks), ("sample", found.shape[1:])):
+        if (piece := prod(shape) * itemsize) > largest:
+            raise InputRefused(
+                f"{name} has {human_bytes(piece)} in one {what}; a file of {human_bytes(size)} may have "
+                f"{human_bytes(largest)}"
+            )
+    wanted = prod(-(-length // step) for length, step in zip(found.shape, found.chunks, strict=True))
+    # Each takes a byte at least, and more in their table.
+    if wanted > size:
+        raise InputRefused(f"{name} claims {wanted:,} chunks in {size:,} bytes")
     there: set[tuple[int, ...]] = set()
 
     def take(chunk: Any) -> None:
@@ -111,26 +131,45 @@ def finding(path: Path) -> str | None:
         check(path)
     except InputRefused as error:
         return str(error)
+    except MemoryError:
+        return "takes more memory to read than any sound file of its size; is it damaged?"
     except Exception as error:  # whatever HDF5 makes of a damaged file is a finding about the file
         return f"cannot be read as HDF5: {str(error) or type(error).__name__}"
     return None
 
 
+def cpu_limit(size: int) -> int:
+    """The seconds of processor time that a file of `size` bytes may take."""
+    return min(CPU_LIMIT + int(size * CPU_SHARE), MOST_CPU)
+
+
 def main(seconds: str) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
-    for path in json.load(sys.stdin):
-        _limit(int(seconds))
-        print(json.dumps(finding(Path(path))), flush=True)
+    for path in map(Path, json.load(sys.stdin)):
+        _limit(os.stat(path).st_size, int(seconds))
+        print(json.dumps(finding(path)), flush=True)
 
 
-def _limit(seconds: int) -> None:
-    """So many seconds from now on, of the processor and of a clock; then the system ends this process."""
+def _limit(size: int, most: int) -> None:
+    """What a file of `size` bytes may take from now on, of the processor at most so many seconds; then the system ends
+    this process, or refuses it memory.
+    """
+    seconds = min(cpu_limit(size), most)
+    _set(resource.RLIMIT_CPU, ceil(time.process_time()) + seconds)
+    # Where nothing is computed, such as a disk that does not answer.
+    signal.alarm(WAITING * seconds)
+    # Linux alone has this file, and it alone heeds this limit.
+    with contextlib.suppress(OSError):
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        _set(resource.RLIMIT_AS, taken + min(MEMORY_LIMIT + MEMORY_SHARE * size, MOST_MEMORY))
+
+
+def _set(limit: int, wanted: int) -> None:
+    """Set a limit, for this file alone: the hard one stays what it is, above which an ordinary user cannot go."""
+    hard = resource.getrlimit(limit)[1]
+    soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     # Not every system has every limit.
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CPU, (ceil(time.process_time()) + seconds, resource.RLIM_INFINITY))
-    # Where nothing is computed, such as a disk that does not answer.
-    signal.alarm(4 * seconds)
+        resource.setrlimit(limit, (soft, hard))
 
 
 if __name__ == "__main__":

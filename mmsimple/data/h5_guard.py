@@ -19,20 +19,25 @@ from typing import TypeAlias
 
 from mmconvert.documents import file_size
 from mmconvert.errors import InputRefused
+from mmconvert.excerpt import printable
+from mmconvert.sources import Stamp, stamp
+from mmsimple.data.h5_child import MOST_CPU, WAITING, cpu_limit
 
 CHILD = ("-P", "-m", "mmsimple.data.h5_child")
-# Of the processor that a file may take.
-SECONDS = 60
 LINE_LIMIT = 1 << 16
 
-Stamp: TypeAlias = tuple[str, int, int, int, int, int]
+# A file as it was when it was looked at.
+Seen: TypeAlias = tuple[str, Stamp]
 # What has been found to be readable.
-_known: set[Stamp] = set()
+_known: set[Seen] = set()
 
 
-def check_files(paths: Iterable[Path], *, seconds: int = SECONDS) -> None:
-    """Raise InputRefused, naming it, for a file that cannot safely be read, or takes more than so many seconds."""
-    stamps = {path: _stamp(path) for path in paths}
+def check_files(paths: Iterable[Path], *, seconds: int = MOST_CPU) -> None:
+    """Raise InputRefused, naming it, for a file that cannot safely be read, or takes too long.
+
+    That is longer than its size explains, see `h5_child`, or than so many seconds of the processor.
+    """
+    stamps = {path: _seen(path) for path in paths}
     new = [path for path, stamp in stamps.items() if stamp not in _known]
     for path, said in zip(new, ask(new, seconds) if new else (), strict=True):
         if said is not None:
@@ -61,10 +66,10 @@ def ask(paths: Sequence[Path], seconds: int) -> Iterator[str | None]:
             with suppress(BrokenPipeError):  # it has died already, which shows below
                 child.stdin.write(json.dumps([os.path.abspath(path) for path in paths]).encode())
                 child.stdin.close()
-            for _ in paths:
+            for path in paths:
                 line = child.stdout.readline(LINE_LIMIT)
                 if not line.endswith(b"\n"):
-                    yield _died(child.wait(), seconds)
+                    yield _died(child.wait(), path, seconds)
                     return
                 said: str | None = json.loads(line)
                 yield said
@@ -72,21 +77,19 @@ def ask(paths: Sequence[Path], seconds: int) -> Iterator[str | None]:
             child.kill()
 
 
-def _stamp(path: Path) -> Stamp:
+def _seen(path: Path) -> Seen:
     """What tells a file from one that has been changed or put in its place."""
     file_size(path)  # a pipe would never answer
-    status = path.stat()
-    times = (status.st_mtime_ns, status.st_ctime_ns)
-    return (os.path.abspath(path), status.st_dev, status.st_ino, status.st_size, *times)
+    return os.path.abspath(path), stamp(path)
 
 
-def _died(status: int, seconds: int) -> str:
+def _died(status: int, path: Path, seconds: int) -> str:
     if -status in (signal.SIGXCPU, signal.SIGALRM):
-        return f"HDF5 did not finish reading it within {seconds} seconds; is it damaged?"
+        busy = min(seconds, cpu_limit(path.stat().st_size))
+        within = f"{busy} seconds of processor time" if -status == signal.SIGXCPU else f"{WAITING * busy} seconds"
+        return f"HDF5 did not finish reading it within {within}; is it damaged?"
     return f"is damaged: it crashed HDF5 (status {status})"
 
 
-def _one_line(text: str) -> str:
-    """A message that came from a file, fit for one line of a terminal."""
-    first = text.partition("\n")[0][:300]
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in first)
+def _one_line(said: str) -> str:
+    return printable(said.partition("\n")[0][:300])

@@ -82,7 +82,7 @@ def ask(paths: Sequence[Path], seconds: int) -> Iterator[str | None]:
     status = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
     yield from map(json.loads, lines)
     if len(lines) < len(paths):
-        yield h5_guard._died(status, seconds)
+        yield h5_guard._died(status, paths[len(lines)], seconds)
 
 
 def verdict(path: Path) -> str:

@@ -241,3 +241,17 @@ def test_a_damaged_sample_is_refused_with_its_number(tmp_path: Path) -> None:
     assert same(files.read(path, 0), A)
     with pytest.raises(InputRefused, match="sample 1: cannot be read as HDF5"):
         files.read(path, 1)
+
+
+@pytest.mark.parametrize("chunks", [None, (2, 1), (4, 2)])
+@pytest.mark.parametrize("numbers", [range(0), range(5), range(1, 4), range(3, 5)])
+def test_names_are_read_some_at_a_time(
+    chunks: tuple[int, int] | None, numbers: range, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(h5, "AT_ONCE", 4)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        names = np.array([[f"{number}.png", "None"] for number in range(5)], dtype=h5py.string_dtype())
+        bands = list(h5.bands(file.create_dataset("img_path", data=names, chunks=chunks), numbers))
+    assert [number for band in bands for number in band] == list(numbers)
+    assert max(map(len, bands), default=0) <= 4
+    assert list(h5.read_names(tmp_path / "a.h5", numbers)) == [f"{number}.png" for number in numbers]
