@@ -36,8 +36,9 @@ WAITING = 20
 # chunks, takes 20 to 30 MB.
 ANSWER_LIMIT, ANSWER_SHARE = 4 << 20, 1 / 1024
 CHILD = ("-P", "-m", "mmconvert.containers.mdl_child")
-# Decoded at once, at most. The reference cuts its largest tensors so that a band takes some 30 MB.
-BAND_LIMIT = 1 << 30
+# Decoded at once by each worker, at most; a chunk may hold a thousand times the bytes that it takes in the file. The
+# reference cuts its largest tensors so that a band takes some 30 MB.
+BAND_LIMIT = 64 << 20
 # The largest tensor that a file may hold as a shape and a value; it costs the file nothing and the target all of it.
 FILL_LIMIT = 64 << 30
 
@@ -237,7 +238,9 @@ def _chunked(entry: dict[str, Any], key: str, shape: tuple[int, ...], itemsize: 
             f"{where}: only {len(cells)} of its {prod(source.grid)} chunks are there, or some are elsewhere"
         )
     if max(source.band_bytes, source.chunk_bytes, *(chunk.length for chunk in chunks)) > BAND_LIMIT:
-        raise InputRefused(f"{where}: its chunks take more than {BAND_LIMIT >> 30} GiB to decode")
+        raise InputRefused(
+            f"{where}: its chunks take more than {BAND_LIMIT >> 20} MiB to decode; save it in smaller ones"
+        )
     return source
 
 

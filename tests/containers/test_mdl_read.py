@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 
 from mmconvert.containers import mdl_read
 from mmconvert.containers.layout import Outline
-from mmconvert.containers.mdl_read import Filled, MdlFile, read_file
+from mmconvert.containers.mdl_read import BAND_LIMIT, Filled, MdlFile, read_file
 from mmconvert.containers.mdl_write import lay_out
 from mmconvert.dtypes import BY_NAME
 from mmconvert.errors import InputRefused
@@ -178,6 +179,25 @@ def test_gzip_chunks_are_read_and_other_filters_refused(good: Path) -> None:
         stored_again(file, "model.w", data=W, chunks=(3, 4), compression="gzip", shuffle=True)
     with pytest.raises(InputRefused, match=r"good\.mdl: w: HDF5 filters \[2, 1\]"):
         read_file(good)
+
+
+def test_a_band_of_chunks_may_hold_no_more_than_is_decoded_at_once(good: Path) -> None:
+    for rows, columns, cut in (
+        (BAND_LIMIT // 4, 1, (BAND_LIMIT // 4, 1)),
+        (BAND_LIMIT // 4 + 1, 1, (BAND_LIMIT // 4 + 1, 1)),
+        (BAND_LIMIT // 32, 9, (BAND_LIMIT // 32, 3)),
+    ):
+        with h5py.File(good, "r+") as file:
+            made = stored_again(file, "model.w", shape=(rows, columns), dtype="<f4", chunks=cut, compression="gzip")
+            for column in range(0, columns, cut[1]):
+                made.id.write_direct_chunk((0, column), zlib.compress(bytes(4 * cut[0] * cut[1])))
+            described = {"shapes": [[rows, columns]], "dtypes": ["torch.float32"]}
+            describe(file, "model.w", __TYPE__="TorchTensorSerializer", **described)
+        if rows * columns * 4 <= BAND_LIMIT:
+            assert read_file(good).tensors["w"].read() == bytes(rows * columns * 4)
+        else:
+            with pytest.raises(InputRefused, match=r"good\.mdl: w: its chunks take more than 64 MiB to decode"):
+                read_file(good)
 
 
 def test_none_in_place_of_a_tied_weight_is_set_aside(good: Path) -> None:

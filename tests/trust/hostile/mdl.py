@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -103,6 +104,13 @@ def shape_bomb(file: h5py.File, place: Place) -> None:
     stored(shape=(1 << 59,), chunks=(1 << 20,))(file, place)
 
 
+def chunk_bomb(file: h5py.File, place: Place) -> None:
+    """Half a gigabyte of zeros in one chunk of half a megabyte."""
+    described(__TYPE__="TorchTensorSerializer", shapes=[[1 << 28]], dtypes=["torch.bfloat16"])(file, place)
+    stored(shape=(1 << 28,), chunks=(1 << 28,), compression="gzip")(file, place)
+    file[KEY].id.write_direct_chunk((0,), zlib.compress(bytes(1 << 29)))
+
+
 def one_value(size: int, **more: Any) -> Edit:
     """A tensor that is a shape and a value alone."""
     return described(__TYPE__="DeferredFullTensor", shape=[size], dtype="torch.bfloat16", fill_value=1.0, **more)
@@ -198,6 +206,7 @@ CASES: Cases = {
         "a soft link to an external one": (edited(soft_link_through_another), [FILE, NAMED, "a soft or external link"]),
         "a virtual dataset": (edited(virtual), [FILE, NAMED, "lies in another file"]),
         "a shape of an exabyte": (edited(shape_bomb), [FILE, NAMED, "only 0 of its"]),
+        "a chunk of half a gigabyte": (edited(chunk_bomb), [FILE, NAMED, "more than 64 MiB to decode"]),
         "a value repeated an exabyte": (edited(one_value(1 << 59)), [FILE, NAMED, "more than 64 GiB"]),
         "a value repeated a gigabyte": (edited(one_value(1 << 29)), [NAMED, "differs in shape"]),
         "a deferred file": (edited(deferred("DeferredFileTensor")), [FILE, NAMED, "DeferredFileTensor", NOT_READ]),
