@@ -10,6 +10,6 @@ def excerpt(written: object) -> str:
     return printable(str(written)[:LONGEST])[:LONGEST]
 
 
-def printable(text: str) -> str:
-    """The text in one line, in which no character moves a cursor, turns a line round, or cannot be encoded."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+def printable(text: str, kept: str = "") -> str:
+    """The text, in which no character but those `kept` moves a cursor, turns a line round, or cannot be encoded."""
+    return "".join(each if each.isprintable() or each in kept else ascii(each)[1:-1] for each in text)

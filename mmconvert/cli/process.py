@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from io import TextIOWrapper
 from itertools import chain
 from types import FrameType
@@ -14,6 +15,7 @@ from typing import NoReturn
 import click
 
 from mmconvert.errors import DiskError, MMConvertError
+from mmconvert.excerpt import printable
 
 
 class _Terminated(BaseException):
@@ -32,14 +34,16 @@ def run(commands: click.Group, name: str) -> NoReturn:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = commands.main(prog_name=name, standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where it was closed: `mmconvert list >&-`
+            sys.stdout.flush()
     except MMConvertError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _tell(f"error: {error}")
         code = error.exit_code
     except click.ClickException as error:
         # In two lines, as every error of ours.
+        message = printable(error.format_message(), "\n")
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else name
-        print(f"error: {error.format_message()}\nsee `{where} -h`", file=sys.stderr)
+        _tell(f"error: {message}\nsee `{where} -h`")
         code = 2
     except (click.Abort, KeyboardInterrupt):
         code = 130
@@ -51,7 +55,7 @@ def run(commands: click.Group, name: str) -> NoReturn:
         # What fails at a file names it, and is told of where it happens; this is our output.
         if error.filename is not None:
             raise
-        print(f"error: stdout: {error.strerror}", file=sys.stderr)
+        _tell(f"error: stdout: {error.strerror}")
         code = _unread() or DiskError.exit_code
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -60,10 +64,15 @@ def say(pieces: Iterable[str]) -> None:
     """Write text to stdout as it comes, and a line end; no more where nobody reads it."""
     try:
         for piece in chain(pieces, ["\n"]):
-            print(piece, end="", flush=True)
+            print(printable(piece, "\n\t"), end="", flush=True)
     except BrokenPipeError:
         # Caught here, for click makes an error of ours of it.
         _unread()
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):  # nobody is there to be told
+        print(text, file=sys.stderr)
 
 
 def _unread() -> int:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
+
+from mmconvert.excerpt import printable
+from mmconvert.report.escaped import escaped
 
 if TYPE_CHECKING:
     from mmconvert.progress import Progress
@@ -31,7 +34,8 @@ class Reporter:
         if self.as_json:
             print(json.dumps(document, indent=2, ensure_ascii=False))
         else:
-            draw()
+            with escaped():
+                draw()
 
     def summary(self, document: Any, draw: Callable[[], None]) -> None:
         """What a command that has done something says at its end; `-q` needs no words."""
@@ -51,8 +55,10 @@ class Reporter:
         self._say(f"error: {text}", hidden=False)
 
     def _say(self, text: str, hidden: bool) -> None:
+        text = printable(text, "\n")
         if not hidden:
-            print(text, file=sys.stderr)
+            with suppress(OSError):  # nobody is there to be told
+                print(text, file=sys.stderr)
         if self._log is not None:
             try:
                 print(text, file=self._log, flush=True)

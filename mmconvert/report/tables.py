@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
+
+from mmconvert.excerpt import printable
+from mmconvert.report.escaped import beneath
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -13,8 +15,11 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     from rich.table import Table
     from rich.text import Text
 
-    console = Console() if sys.stdout.isatty() else Console(width=400)
+    stdout = beneath()
+    if stdout is None:
+        return
+    console = Console(file=stdout, width=None if stdout.isatty() else 400)
     drawn = Table(*columns, title=title or None, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     for row in rows:
-        drawn.add_row(*(Text(str(cell)) for cell in row))
+        drawn.add_row(*(Text(printable(str(cell), "\n")) for cell in row))
     console.print(drawn)

@@ -392,3 +392,24 @@ def test_a_path_that_is_no_text_is_shown_escaped(shell: Run, llama: Path, tmp_pa
     done = shell("inspect", place, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["path"] == place
+
+
+def test_nor_does_a_name_move_the_cursor(shell: Run, llava: Path, tmp_path: Path) -> None:
+    place = tmp_path / "red\x1b[31m"
+    os.symlink(llava, place)
+    for arguments in (
+        ("inspect", place),
+        ("doctor", place),
+        ("inspect", tmp_path / "no\x1b[31m"),
+        ("verify", place, place),
+    ):
+        done = shell(*arguments)
+        assert "\x1b" not in done.stdout + done.stderr
+        assert "\\x1b[31m" in done.stdout + done.stderr or arguments[0] == "verify"
+
+
+def test_a_closed_stdout_and_a_full_stderr_are_no_bugs(script: Path, llama: Path) -> None:
+    for command, code in ((f"{script} list >&-", 0), (f"{script} inspect nope 2>/dev/full", 2)):
+        if "full" not in command or Path("/dev/full").exists():
+            done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+            assert (done.returncode, done.stderr) == (code, "")
