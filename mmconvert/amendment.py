@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmconvert import manifest
+from mmconvert.containers.shards import inside
+from mmconvert.documents import CONFIG_LIMITS, Limits, read_bytes
 from mmconvert.errors import VerificationFailed
 from mmconvert.staging import UNFINISHED, disk_errors, locked, sync, write_whole
 
@@ -33,12 +35,12 @@ def amend(document: Path, change: Change) -> tuple[Path, ...]:
     what it led to may be others' too. A change that was interrupted is finished first.
 
     Raises VerificationFailed, and changes nothing, where the document is not what the manifest says or the manifest is
-    damaged: what is damaged must not be signed anew. Raises OutputRefused while another run is at the same document,
-    and DiskError for every OSError.
+    damaged: what is damaged must not be signed anew. Raises InputRefused for a document or manifest that is longer than
+    any or no file, OutputRefused while another run is at the same document, and DiskError for every OSError.
     """
     document = document.parent.resolve() / document.name
     with disk_errors(document, 0):
-        data = document.read_bytes()
+        data = _content(document)
         recorded = _recorded(document)
     with disk_errors(document, len(data)):
         if recorded is None:
@@ -53,11 +55,17 @@ def amend(document: Path, change: Change) -> tuple[Path, ...]:
 
 
 def _amend_alone(document: Path, change: Change) -> tuple[Path, ...]:
-    if change(document.read_bytes()) == document.read_bytes():
+    if change(_content(document)) == _content(document):
         return ()
     with locked(document):
-        _write(document, change(document.read_bytes()))
+        _write(document, change(_content(document)))
     return (document,)
+
+
+def _content(path: Path, limits: Limits = CONFIG_LIMITS) -> bytes:
+    """What a file holds. Raises InputRefused for what is no file or too long, and OSError."""
+    path.stat()
+    return read_bytes(path, limits.nbytes)
 
 
 def _write(document: Path, data: bytes) -> None:
@@ -90,7 +98,7 @@ class _Recorded:
 
     def check(self) -> None:
         """Raise VerificationFailed unless the document is what the manifest says."""
-        if self.signed(self.document.read_bytes()) != self.manifest.read_bytes():
+        if self.signed(_content(self.document)) != _content(self.manifest, manifest.LIMITS):
             raise VerificationFailed(
                 f"{self.document}: is not what was written, says the manifest; nothing was changed. "
                 f"Make the folder again,\nor remove {self.manifest} if it is as you want it"
@@ -98,7 +106,7 @@ class _Recorded:
 
     def replace(self, change: Change) -> list[Path]:
         """Change the document, and the manifest with it, or after an error neither; the files that were written."""
-        data = self.document.read_bytes()
+        data = _content(self.document)
         new = change(data)
         if new == data:
             return []
@@ -119,7 +127,7 @@ class _Recorded:
             each.unlink(missing_ok=True)
         if not self.pending.exists():
             return []
-        if self.pending.read_bytes() != self.signed(self.document.read_bytes()):
+        if _content(self.pending, manifest.LIMITS) != self.signed(_content(self.document)):
             self.pending.unlink()
             return []
         shutil.copymode(self.manifest, self.pending)
@@ -132,6 +140,6 @@ def _recorded(document: Path) -> _Recorded | None:
     """A document with its manifest: of its folder, or of a checkpoint that its folder is a part of."""
     for folder in (document.parent, document.parent.parent):
         found = _Recorded(document, folder / manifest.NAME)
-        if found.manifest.is_file() and found.signed(b"") is not None:
+        if found.manifest.is_file() and inside(folder, manifest.NAME) and found.signed(b"") is not None:
             return found
     return None

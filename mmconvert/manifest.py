@@ -89,10 +89,10 @@ def amended(path: Path, name: str, content: bytes) -> bytes | None:
     """What the manifest at `path` would be if the document `name` held `content`; None if it lists no such document.
 
     That is the manifest as it stands if it says just that. Raises VerificationFailed for a manifest that is damaged,
-    UsageError for one of a later version.
+    UsageError for one of a later version, InputRefused for one that is longer than any.
     """
     try:
-        document = _read(path.read_bytes())
+        document = _read(read_bytes(path, LIMITS.nbytes))
         if name not in document["documents"]:
             return None
         document["documents"][name] = _entry(content, document["digest"])
@@ -177,6 +177,8 @@ def _understand(data: bytes) -> _Expected:
     """What the manifest `data` says; raises some of `_SENSELESS` if it is not one that we wrote."""
     document = _read(data)
     digest, files, documents = document["digest"], document["files"], document["documents"]
+    if twice := files.keys() & documents.keys():
+        raise ValueError(f"{min(twice)!r} is a document and holds tensors")
     sizes = {name: _count(entry["bytes"]) for name, entry in {**files, **documents}.items()}
     pieces = {name: [Piece("document", ((0, sizes[name]),), entry["digest"])] for name, entry in documents.items()}
     tensors: dict[str, list[Piece]] = {name: [] for name in files}
@@ -185,8 +187,19 @@ def _understand(data: bytes) -> _Expected:
         if offset + length > sizes[entry["file"]]:
             raise ValueError(f"tensor {entry['key']!r} ends behind its file")
         tensors[entry["file"]].append(Piece(entry["key"], ((offset, length),), entry["digest"]))
+    for each in tensors.values():
+        _check_apart(each)
     pieces |= {name: pieces_of(tensors[name], sizes[name], entry["frame"]) for name, entry in files.items()}
     return _Expected(digest, sizes, pieces, len(document["tensors"]))
+
+
+def _check_apart(tensors: Iterable[Piece]) -> None:
+    """Raise ValueError where two tensors share bytes: those would be read for each of them, over and over."""
+    end, last = 0, ""
+    for (offset, length), name in sorted((each.spans[0], each.name) for each in tensors if each.spans[0][1]):
+        if offset < end:
+            raise ValueError(f"tensors {last!r} and {name!r} lie upon each other")
+        end, last = offset + length, name
 
 
 def _count(value: object) -> int:
@@ -197,11 +210,20 @@ def _count(value: object) -> int:
 
 def _files_below(folder: Path) -> tuple[dict[str, int], list[str]]:
     """The size of every regular file below `folder`, by its path with `/`, and a problem for anything else."""
-    sizes, problems = {}, []
-    for parent, folders, files in os.walk(folder):
+    sizes: dict[str, int] = {}
+    problems: list[str] = []
+
+    def unseen(error: OSError) -> None:
+        problems.append(f"{Path(error.filename).relative_to(folder).as_posix()}: cannot be read: {error.strerror}")
+
+    for parent, folders, files in os.walk(folder, onerror=unseen):
         for name in (*folders, *files):
             path = Path(parent, name)
-            status = path.lstat()
+            try:
+                status = path.lstat()
+            except OSError as error:
+                unseen(error)
+                continue
             relative = path.relative_to(folder).as_posix()
             if stat.S_ISREG(status.st_mode):
                 sizes[relative] = status.st_size

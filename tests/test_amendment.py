@@ -17,7 +17,7 @@ import pytest
 
 from mmconvert import amendment, manifest, staging
 from mmconvert.amendment import amend
-from mmconvert.errors import DiskError, OutputRefused, UsageError, VerificationFailed
+from mmconvert.errors import DiskError, InputRefused, OutputRefused, UsageError, VerificationFailed
 from mmconvert.execute import execute
 from mmconvert.plans import Plan
 
@@ -121,6 +121,31 @@ def test_nor_is_anything_beside_a_damaged_manifest(folder: Path, data: bytes) ->
 def test_nor_beside_one_of_a_later_version(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest, "SCHEMA", 0)
     with pytest.raises(UsageError, match="upgrade mmconvert"):
+        amend(folder / "text/config.json", to(NEW))
+
+
+def longer(file: Path) -> None:
+    os.truncate(file, 1 << 40)
+
+
+def pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("text/config.json", longer, "at most 4,194,304"),
+        ("text/config.json", pipe, "is not a regular file"),
+        ("mmconvert.json", longer, "at most 51,200,000"),
+    ],
+)
+def test_what_is_longer_than_any_or_no_file_is_not_read(
+    folder: Path, name: str, change: Callable[[Path], None], said: str
+) -> None:
+    change(folder / name)
+    with pytest.raises(InputRefused, match=f"{name}: .*{said}"):
         amend(folder / "text/config.json", to(NEW))
 
 

@@ -154,6 +154,12 @@ def test_a_name_that_leads_out_of_the_folder_is_never_opened(folder: Path, name:
     assert check_folder(folder).problems == [f"{name}: is missing"]
 
 
+def listed(folder: Path) -> list[dict[str, Any]]:
+    """The tensors of a manifest: `a` at 40 to 64, `none`, and `b` at 70 to 78 of one file, and `a` of another."""
+    tensors: list[dict[str, Any]] = json.loads((folder / manifest.NAME).read_bytes())["tensors"]
+    return tensors
+
+
 def set_to(*path: str | int, value: object) -> Callable[[dict[str, Any]], object]:
     def change(document: Any) -> None:
         for part in path[:-1]:
@@ -176,6 +182,7 @@ def set_to(*path: str | int, value: object) -> Callable[[dict[str, Any]], object
         set_to("documents", "config.yaml", "bytes", value=1.5),
         set_to("tensors", 0, "offset", value=10**30),
         set_to("digest", value="md5"),
+        set_to("documents", "vision/model.mdl", value={"bytes": 80, "digest": ""}),
     ],
 )
 def test_a_signed_manifest_without_sense_is_a_problem_and_no_crash(
@@ -183,6 +190,14 @@ def test_a_signed_manifest_without_sense_is_a_problem_and_no_crash(
 ) -> None:
     rewrite(folder, change)
     assert check_folder(folder).problems
+
+
+@pytest.mark.parametrize(("offset", "nbytes"), [(46, 24), (63, 9), (40, 24), (0, 80), (47, 1), (30, 11)])
+def test_tensors_that_lie_upon_each_other_are_not_read_for_each_of_them(folder: Path, offset: int, nbytes: int) -> None:
+    rewrite(folder, set_to("tensors", 2, value={**listed(folder)[2], "offset": offset, "bytes": nbytes}))
+    (problem,) = check_folder(folder).problems
+    assert "mmconvert.json: is damaged" in problem
+    assert "lie upon each other" in problem
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"a": NaN}', b"1" * 5000])
