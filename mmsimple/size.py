@@ -6,8 +6,9 @@ Shape letters: B samples, S positions, P tokens of an image, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -23,12 +24,12 @@ from mmsimple.attention import Attention
 from mmsimple.config import ModelConfig, MultimodalConfig, ViTConfig
 from mmsimple.element_types import HALVES
 from mmsimple.freeze import Freezing, freeze, summarised
-from mmsimple.llama import LlamaModel
+from mmsimple.llama import LlamaModel, TransformerDecoder
 from mmsimple.load import build
 from mmsimple.loss import token_losses
 from mmsimple.model import MultimodalModel
 from mmsimple.train.reading import read_run
-from mmsimple.vit import ViTClassifier, ViTModel
+from mmsimple.vit import TransformerEncoder, ViTClassifier, ViTModel
 from mmsimple.workload import Half, Workload, workload
 
 FLOAT32 = 4
@@ -142,10 +143,11 @@ def _activations(model: nn.Module, workload: Workload) -> int:
     for module in model.modules():
         if isinstance(module, Attention):
             module.dropout = 0.0
+    repeated = _shorten(model)
     with FakeTensorMode():
         _to_cpu(model)
         try:
-            return kept(model.parameters(), lambda: step(model, workload), workload.half)
+            return kept(model.parameters(), lambda: step(model, workload), workload.half, repeated)
         except RuntimeError as error:
             # torch 2.10 counts the elements of a tensor in 64 bits, and says so when they do not do.
             if "overflow" not in str(error):
@@ -154,8 +156,48 @@ def _activations(model: nn.Module, workload: Workload) -> int:
             raise UsageError(f"{problem}; try a smaller --batch-size or --sequence-length") from error
 
 
-def kept(parameters: Iterable[Tensor], compute: Callable[[], Tensor], half: Half | None = None) -> int:
-    """The bytes that autograd keeps of what `compute` does, parameters aside; memory that tensors share counts once."""
+class _Passing(nn.Module):
+    """What stands in place of a layer that is not computed."""
+
+    def forward(self, x: Tensor, *_: object) -> Tensor:
+        return x
+
+
+def _shorten(model: nn.Module) -> dict[nn.Module, int]:
+    """Take out layers that keep just what the one before them keeps: how often those that are left are to count more.
+
+    A thousand layers would take a quarter of a minute. Of layers in a row that are alike, the first may be the first
+    that gradients pass through, the second and all after it keep the same.
+    """
+    repeated = {}
+    for module in model.modules():
+        if isinstance(module, TransformerDecoder | TransformerEncoder):
+            last = module.last_layer if isinstance(module, TransformerEncoder) else None
+            computed = list(module.layers)[: None if last is None else last + 1]
+            for _, group in groupby(enumerate(computed), lambda each: _alike(each[1])):
+                _, *others = group
+                for at, _ in others[1:]:
+                    module.layers[at] = _Passing()
+                if others:
+                    repeated[others[0][1]] = len(others) - 1
+    return repeated
+
+
+def _alike(layer: nn.Module) -> list[bool]:
+    """What layers of one stack differ in."""
+    return [each.requires_grad for each in layer.parameters()] + [each.training for each in layer.modules()]
+
+
+def kept(
+    parameters: Iterable[Tensor],
+    compute: Callable[[], Tensor],
+    half: Half | None = None,
+    repeated: Mapping[nn.Module, int] | None = None,
+) -> int:
+    """The bytes that autograd keeps of what `compute` does, parameters aside; memory that tensors share counts once.
+
+    What a module of `repeated` keeps counts so many times more.
+    """
     own = {parameter.untyped_storage()._cdata for parameter in parameters}
     storages: dict[int, torch.UntypedStorage] = {}
 
@@ -166,10 +208,22 @@ def kept(parameters: Iterable[Tensor], compute: Callable[[], Tensor], half: Half
             storages[storage._cdata] = storage
         return tensor
 
+    def total() -> int:
+        return sum(storage.nbytes() for storage in storages.values())
+
+    more = 0
+
+    def count(layer: nn.Module, sign: int) -> None:
+        nonlocal more
+        more += sign * (repeated or {})[layer] * total()
+
+    for layer in repeated or ():
+        layer.register_forward_pre_hook(lambda layer, *_: count(layer, -1))
+        layer.register_forward_hook(lambda layer, *_: count(layer, 1))
     dtype = None if half is None else HALVES[half]
     with saved_tensors_hooks(pack, lambda tensor: tensor), torch.autocast("cpu", dtype, enabled=half is not None):
         compute()
-    return sum(storage.nbytes() for storage in storages.values())
+    return total() + more
 
 
 def _to_cpu(model: nn.Module) -> None:

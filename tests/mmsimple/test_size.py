@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from time import process_time
 
 import pytest
 import torch
@@ -61,6 +62,30 @@ def test_activations_are_those_of_a_real_step(patterns: tuple[str, ...], half: H
     # Besides, a real step keeps where images stand and which tokens count: a few integers for each.
     positions = 6 * 8 * work.batch_size * work.sequence_length
     assert 0 <= of_a_real_step(config, work) - sized(config, work).activations <= positions
+
+
+@pytest.mark.parametrize("patterns", [*FREEZES, (r"layers\.[01235]\.",), (r"text_model\..*layers\.[34]\.self_attn",)])
+@pytest.mark.parametrize("last", [None, 4])
+def test_so_they_are_of_many_layers_of_which_most_are_not_computed(last: int | None, patterns: tuple[str, ...]) -> None:
+    (images,) = MULTIMODAL.image_models
+    encoder = replace(images.encoder, num_hidden_layers=7, image_layer_idx=last)
+    config = replace(
+        MULTIMODAL,
+        image_models=(replace(images, encoder=encoder),),
+        text_model=replace(MULTIMODAL.text_model, num_hidden_layers=8),
+        freeze=patterns,
+    )
+    work = replace(WORK, half="bfloat16")
+    positions = 6 * 8 * work.batch_size * work.sequence_length
+    assert 0 <= of_a_real_step(config, work) - sized(config, work).activations <= positions
+
+
+def test_a_thousand_layers_take_little() -> None:
+    begun = process_time()
+    few, many = (sized(replace(DECODER, num_hidden_layers=count)).activations for count in (2, 1024))
+    assert process_time() - begun < 8
+    first = sized(replace(DECODER, num_hidden_layers=1)).activations
+    assert many == few + 1022 * (few - first)
 
 
 def test_so_they_are_of_a_decoder_with_two_experts_and_a_tied_head() -> None:
