@@ -130,6 +130,7 @@ def _load(kind: type[P], part: Part, config: PreTrainedConfig, beside: Iterable[
             dtype=torch.float32,
             attn_implementation="eager",
             local_files_only=True,
+            trust_remote_code=False,
             use_safetensors=part.is_safetensors,
             # With them ignored, it says which they are.
             ignore_mismatched_sizes=True,
