@@ -12,6 +12,7 @@ from mmconvert.casts import CASTABLE, Cast, Overflow
 from mmconvert.compare_rows import against_config, without_rows_made
 from mmconvert.completeness import named, second_copies
 from mmconvert.containers import open_file
+from mmconvert.containers.shards import inside
 from mmconvert.converter import Format
 from mmconvert.documents import read_json
 from mmconvert.dtypes import DType
@@ -140,8 +141,8 @@ def options_of(folder: Path, hops: tuple[Hop, ...]) -> Options:
 
 def _recorded(folder: Path) -> Options:
     try:
-        return Options.from_record(read_json(folder / manifest.NAME, manifest.LIMITS)["options"])
-    except (MMConvertError, KeyError, TypeError, AttributeError):
+        return Options.from_record(read_json(inside(folder, manifest.NAME), manifest.LIMITS)["options"])
+    except (MMConvertError, KeyError, TypeError, ValueError, AttributeError):
         return DEFAULTS
 
 

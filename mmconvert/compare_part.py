@@ -8,6 +8,7 @@ from pathlib import Path
 from mmconvert import manifest
 from mmconvert.compare import compare_one
 from mmconvert.containers import open_file
+from mmconvert.containers.shards import inside
 from mmconvert.documents import parse_json, read_json
 from mmconvert.errors import MMConvertError, UsageError
 from mmconvert.findings import Findings
@@ -27,9 +28,9 @@ ENDINGS = (".bin", ".safetensors")
 def part_in(folder: Path) -> tuple[str, Options] | None:
     """The format of which a folder holds a part by its manifest, and what it was converted with; None for others."""
     try:
-        document = read_json(folder / manifest.NAME, manifest.LIMITS)
+        document = read_json(inside(folder, manifest.NAME), manifest.LIMITS)
         form, options = document["target"]["format"], Options.from_record(document["options"])
-    except (MMConvertError, KeyError, TypeError, AttributeError):
+    except (MMConvertError, KeyError, TypeError, ValueError, AttributeError):
         return None
     return (form, options) if options.only is not None and isinstance(form, str) else None
 
@@ -58,7 +59,7 @@ def _configs(plan: Plan, b: Path, only: str) -> Iterator[str]:
     prefix = f"{hop.target.alone[only].folder}."
     rules = [rule for rule in hop.converter.configs.rules if ANYTHING not in rule.also]
     fields = sorted(path.removeprefix(prefix) for rule in rules for path in rule.a if path.startswith(prefix))
-    expected, actual = parse_json(plan.documents[CONFIG], CONFIG), read_json(b / CONFIG)
+    expected, actual = parse_json(plan.documents[CONFIG], CONFIG), read_json(inside(b, CONFIG))
     for path in fields:
         wanted, value = get(expected, path), get(actual, path)
         if wanted != value and not (wanted in (None, ABSENT) and value in (None, ABSENT)):

@@ -17,6 +17,7 @@ Verify = Literal["none", "keys", "bytes", "forward"]
 CONTAINER: Container = "mdl"
 SHARD_SIZE = 5 * 10**9
 TOWER_PATH = "absolute"
+SEED_DIGITS = 20
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class Options:
         dtypes: dict[str, DType | None] = {"keep": None, **{dtype.name: dtype for dtype in BY_FLAG.values()}}
         dtype = {"" if part == "all" else part: dtypes[name] for part, name in said.get("dtype", {}).items()}
         init = {name: parse_init(f"{name}={rule}")[1] for name, rule in said.get("init", {}).items()}
-        only = said.get("only")
-        return Options(dtype=dtype, init=init, take=said.get("tower"), only=only if isinstance(only, str) else None)
+        take, only = (text if isinstance(text := said.get(name), str) else None for name in ("tower", "only"))
+        return Options(dtype=dtype, init=init, take=take, only=only)
 
 
 DEFAULTS = Options()
@@ -84,5 +85,7 @@ def parse_init(text: str) -> tuple[str, int]:
     name, _, rule = text.partition("=")
     kind, _, seed = rule.partition(":")
     if kind != "uniform" or not seed.isascii() or not seed.isdigit():
-        raise UsageError(f"--init {text!r}: write PART=uniform:SEED, such as projector=uniform:1")
+        raise UsageError(f"--init {text[:80]!r}: write PART=uniform:SEED, such as projector=uniform:1")
+    if len(seed) > SEED_DIGITS:
+        raise UsageError(f"--init {text[:80]!r}: a seed has at most {SEED_DIGITS} digits")
     return name, int(seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,36 @@ def test_what_is_no_dtype_is_refused(text: str) -> None:
 
 def test_an_init_is_a_part_and_a_seed() -> None:
     assert parse_init("projector=uniform:7") == ("projector", 7)
+
+
+def test_a_seed_has_no_more_digits_than_anybody_needs() -> None:
+    assert parse_init(f"projector=uniform:{'9' * 20}") == ("projector", 10**20 - 1)
+    for digits in (21, 5000, 10**6):
+        with pytest.raises(UsageError, match="a seed has at most 20 digits") as refusal:
+            parse_init(f"projector=uniform:{'9' * digits}")
+        assert len(str(refusal.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"init": [1]},
+        {"init": {"projector": "uniform:" + "9" * 5000}},
+        {"dtype": {"text": ["x"]}},
+        {"dtype": {"text": {}}},
+        {"dtype": {"text": "float8"}},
+        [],
+        "x",
+        None,
+    ],
+)
+def test_a_record_without_sense_raises_what_those_who_read_manifests_expect(said: Any) -> None:
+    with pytest.raises((UsageError, LookupError, TypeError, AttributeError)):
+        Options.from_record(said)
+
+
+def test_what_is_no_text_where_one_belongs_was_not_said() -> None:
+    assert Options.from_record({"tower": {"a": 1}, "only": 10**300}) == Options()
 
 
 def test_the_manifest_keeps_what_changes_bytes_and_nothing_of_the_machine() -> None:
