@@ -6,6 +6,7 @@ values of two tensors are compared a block at a time, whatever their element typ
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmconvert.containers import open_file, open_folder, weight_files
+from mmconvert.containers.shards import inside
 from mmconvert.documents import read_json
 from mmconvert.dtypes import DType
 from mmconvert.errors import InputRefused, NoConversion, UsageError
-from mmconvert.layouts import NO_HINTS, Hints, recognise
+from mmconvert.layouts import NO_HINTS, Hints, readable, recognise
 from mmconvert.layouts.hugging_face import snapshot
 from mmconvert.paths import differing
 from mmconvert.progress import Progress, Silent
@@ -127,7 +129,8 @@ def _open(path: Path, hints: Hints) -> _Opened:
     try:
         found = recognise(path, hints)
     except (UsageError, InputRefused):
-        bare = _open_tensors(path) if hints == NO_HINTS else None
+        with readable(path):
+            bare = _open_tensors(path) if hints == NO_HINTS else None
         if bare is None:
             raise
         return bare
@@ -139,7 +142,7 @@ def _open_tensors(path: Path) -> _Opened | None:
 
     Whatever is wrong with its tensors or its `config.json` is refused as it would be for a checkpoint.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     path = snapshot(path)
     folder, file = (path, None) if path.is_dir() else (path.parent, path)
@@ -153,7 +156,7 @@ def _open_tensors(path: Path) -> _Opened | None:
     if file is not None and file.suffix == ".mdl":
         from mmconvert.containers import mdl_read
 
-        opened = mdl_read.read_file(file, str(file))
+        opened = mdl_read.read_file(inside(file.parent, file.name), str(file))
         tensors, notes = opened.tensors, _set_aside(file, opened.set_aside)
     elif file is not None or weight_files(path):
         tensors, warning = open_file(file) if file is not None else open_folder(path)
@@ -161,7 +164,7 @@ def _open_tensors(path: Path) -> _Opened | None:
     else:
         return None
     config = folder / "config.json"
-    return _Opened(tensors, read_json(config) if config.is_file() else None, notes)
+    return _Opened(tensors, read_json(inside(folder, config.name)) if config.is_file() else None, notes)
 
 
 def _set_aside(path: Path, entries: Mapping[str, str]) -> tuple[str, ...]:

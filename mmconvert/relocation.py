@@ -101,8 +101,9 @@ class _Place:
 
 def _place(path: Path) -> _Place:
     """The folder whose config is meant: `path`, or the one folder in it whose config has a link."""
-    if not path.is_dir():
-        what = "is a file; name the folder that holds it" if path.exists() else "no such file or folder"
+    # pathlib would raise for a name that is too long.
+    if not os.path.isdir(path):
+        what = "is a file; name the folder that holds it" if os.path.exists(path) else "no such file or folder"
         raise UsageError(f"{path}: {what}")
     path = _absolute(path)
     here = snapshot(path)
@@ -139,12 +140,12 @@ def _aim(place: _Place, wanted: str) -> tuple[Path | None, str]:
     """The tower's folder, and what the config is to say of it; no folder for a name that is none here."""
     if wanted in ("absolute", "relative"):
         tower = _tower(place)
-    elif wanted and Path(wanted).is_dir():
+    elif wanted and os.path.isdir(wanted):
         tower = snapshot(Path(wanted))
         if not place.link.leads_to(tower):
             what = f"names no {place.link.tower}: its config.json is missing or another model's"
             raise InputRefused(f"{wanted}: --tower-path {what}")
-    elif not wanted or wanted.startswith(("/", ".", "~")) or Path(wanted).exists():
+    elif not wanted or wanted.startswith(("/", ".", "~")) or os.path.exists(wanted):
         raise UsageError(f"--tower-path {wanted!r}: no such folder")
     else:
         return None, wanted

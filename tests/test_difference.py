@@ -332,6 +332,20 @@ def test_a_broken_config_is_refused_and_not_passed_over(tmp_path: Path) -> None:
         difference(a, a)
 
 
+def test_files_that_lead_out_of_their_folder_are_refused(tmp_path: Path) -> None:
+    a = folder(tmp_path / "a", {"w": torch.ones(2)})
+    (tmp_path / "private").write_text("{}")
+    (a / "config.json").symlink_to("../private")
+    with pytest.raises(InputRefused, match=r"config\.json: links out of its folder"):
+        difference(a, a)
+    b = tmp_path / "b"
+    b.mkdir()
+    (b / "model.mdl").symlink_to(MDL / "mmsimple_trainer_checkpoint_3.mdl")
+    for path in (b, b / "model.mdl"):
+        with pytest.raises(InputRefused, match=r"model\.mdl: links out of its folder"):
+            difference(path, path)
+
+
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     a = folder(tmp_path / "a", {"w": torch.ones(2)})
     file = a / "model.safetensors"

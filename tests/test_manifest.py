@@ -132,6 +132,26 @@ def test_a_problem_names_the_file_and_the_tensor(folder: Path, name: str, offset
     assert check_folder(folder).problems == [problem]
 
 
+def test_what_cannot_be_looked_at_is_a_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look, scan = Path.lstat, os.scandir
+
+    def lstat(path: Path) -> os.stat_result:
+        if path.name == "config.yaml":
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)
+
+    def scandir(path: str) -> Any:
+        if Path(path).name == "assets":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    monkeypatch.setattr(os, "scandir", scandir)
+    problems = check_folder(folder).problems
+    assert "config.yaml: cannot be read: Permission denied" in problems
+    assert "assets: cannot be read: Permission denied" in problems
+
+
 def test_missing_added_and_cut_files_are_all_named(folder: Path) -> None:
     (folder / "assets/tokenizer.json").unlink()
     (folder / "assets/added.json").touch()

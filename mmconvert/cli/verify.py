@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,8 @@ def verify(reporter: Reporter, a: Path, b: Path | None, forward: bool, tolerance
     from mmconvert import api
 
     for path in filter(None, (a, b)):
-        if not path.exists():
+        # pathlib would raise for a name that is too long.
+        if not os.path.exists(path):
             raise UsageError(f"{path}: no such file or folder")
     if forward:
         if b is None:

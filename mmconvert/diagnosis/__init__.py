@@ -6,6 +6,7 @@ any number of `Reader`s. This package finds them, picks the one that a folder is
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator
 from functools import cache
@@ -47,7 +48,8 @@ def examine(folder: Path, reader: str | None = None) -> Diagnosis:
 
     Raises UsageError if there is no such folder or reader, InputRefused if no reader is named and none claims it.
     """
-    if not folder.exists():
+    # pathlib would raise for a name that is too long.
+    if not os.path.exists(folder):
         raise UsageError(f"{folder}: no such file or folder")
     if not folder.is_dir():
         raise UsageError(f"{folder}: is a file; name the folder that holds it")

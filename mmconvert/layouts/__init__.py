@@ -13,7 +13,7 @@ from mmconvert.layouts.checkpoint import ASSETS, NO_HINTS, Checkpoint, Hints, re
 from mmconvert.layouts.hugging_face import snapshot
 from mmconvert.sources import FILES
 
-__all__ = ["ASSETS", "NO_HINTS", "Checkpoint", "Hints", "recognise"]
+__all__ = ["ASSETS", "NO_HINTS", "Checkpoint", "Hints", "readable", "recognise"]
 
 
 def recognise(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
