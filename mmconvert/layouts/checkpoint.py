@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from mmconvert.documents import LISTING_LIMITS
 from mmconvert.errors import InputRefused
 from mmconvert.registry import Node
 from mmconvert.releases import Release
@@ -23,14 +24,16 @@ SIDECARS = (
     *LICENCES,
 )
 ASSETS = "assets"
-# Larger files are no sidecars, whatever they are called.
-SIDECAR_LIMIT = 64 << 20
+# Larger files are no sidecars, whatever they are called. Any number of files may be called licences.
+SIDECAR_LIMIT = LISTING_LIMITS.nbytes
+LICENCE_LIMIT = 1 << 20
 
 
 def is_sidecar(path: Path) -> bool:
     """Whether a file is one that travels along, by its name and size."""
     known = any(fnmatchcase(path.name, pattern) for pattern in SIDECARS)
-    return known and path.is_file() and path.stat().st_size <= SIDECAR_LIMIT
+    limit = LICENCE_LIMIT if is_licence(path.name) else SIDECAR_LIMIT
+    return known and path.is_file() and path.stat().st_size <= limit
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmconvert import tokenizers
 from mmconvert.containers.shards import inside
 from mmconvert.converter import Format
+from mmconvert.documents import file_size
 from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts.checkpoint import is_sidecar
 from mmconvert.layouts.hugging_face import snapshot
@@ -16,6 +18,8 @@ from mmconvert.targets.job import Job
 from mmconvert.tokenizers import Files
 
 TOKENIZER = ("tokenizer", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template")
+# All of them are held at once. The largest tokenizer has some 40 MB in its files, and few models have two.
+TOTAL_LIMIT = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Sidecars:
 def sidecars(job: Job) -> Sidecars:
     """The files that travel; the user's tokenizer stands in place of the source's."""
     source, given = job.checkpoint, job.options.tokenizer
+    _check_sizes(source.path, source.sidecars)
     files = tokenizers.read(source.sidecars)
     originals = frozenset(files.values())
     if job.source.binding is not None:
@@ -45,7 +50,9 @@ def sidecars(job: Job) -> Sidecars:
     if place is None:
         return Sidecars(files, originals)
     if given is not None:
-        found = tokenizers.read(_tokenizer_in(given))
+        theirs = _tokenizer_in(given)
+        _check_sizes(given, theirs)
+        found = tokenizers.read(theirs)
         if not found:
             raise UsageError(f"{given}: holds no tokenizer files")
         prefix, originals = _prefix(place[0]), originals | frozenset(found.values())
@@ -58,6 +65,18 @@ def sidecars(job: Job) -> Sidecars:
         return Sidecars(files, originals)
     odd = f"the tokenizer has {ids} ids, the embedding {rows} rows; loaders that resize it do so without a word"
     return Sidecars(files, originals, (odd,))
+
+
+def _check_sizes(path: Path, files: Mapping[str, Path]) -> None:
+    """Raise InputRefused where the files take more than may be held at once, before any is read."""
+    total = 0
+    for name, file in files.items():
+        total += file_size(file)
+        if total > TOTAL_LIMIT:
+            raise InputRefused(
+                f"{path}: the files beside the weights, {name} among them, have more than {TOTAL_LIMIT >> 20} MiB; "
+                "remove those that are no part of the model"
+            )
 
 
 def tokenizer_files(form: Format, files: Files) -> Files:
