@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # 20,000 tensors take 2.5 MB in the pickle, and 1.3 MB in the zip's directory, each entry of which takes a kB in memory.
 MAX_PICKLE_BYTES = 4 << 20
 MAX_DIRECTORY_BYTES = 4 << 20
+# Tied weights share their bytes by twos and threes. More would make much of a small file: each is written by itself.
+MOST_SHARED = 8
 # Where a training script keeps the weights among other things, and which of those say nothing about the model.
 WRAPPERS = ("state_dict", "model")
 COUNTERS = frozenset({"epoch", "step", "global_step", "iteration"})
@@ -87,14 +89,21 @@ def read_file(path: Path, name: str = "") -> dict[str, TensorRef]:
 
     Weights may lie one level down, under `state_dict` or `model`. Only the descriptions are read. Raises
     `InputRefused`, naming file and key, for a file that is not torch's zip format, for anything but plain tensors in
-    it, and for tensors that do not lie within their storages.
+    it, for tensors that do not lie within their storages, and for those that share them beyond `MOST_SHARED`.
     """
     storages, pickled = _read_zip(path)
-    tensors = {}
+    tensors: dict[str, TensorRef] = {}
+    most, total = MOST_SHARED * path.stat().st_size, 0
     for key, view in _weights(read_pickle(pickled, path), path).items():
         check_key(key, path)
         source = _source(path, key, view, storages)
         tensors[key] = TensorRef(key, view.storage.dtype, view.shape, source, name or path.name)
+        total += tensors[key].nbytes
+        if total > most:
+            raise InputRefused(
+                f"{path}: {key!r}: shares its bytes with so many tensors that all of them would take more than "
+                f"{MOST_SHARED} times the file; re-save it with tensors of their own"
+            )
     return tensors
 
 

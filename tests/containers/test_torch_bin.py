@@ -275,6 +275,16 @@ def test_a_tensor_that_does_not_lie_in_its_storage_is_refused(tmp_path: Path, te
         torch_bin.read_file(with_pickle(tmp_path, crafted({"w": tensor})))
 
 
+def test_tensors_that_would_take_many_times_the_file_are_refused(tmp_path: Path) -> None:
+    def sharing(count: int) -> Path:
+        weight = torch.zeros(1 << 20)
+        return saved(tmp_path, {f"w{at}": weight for at in range(count)})
+
+    assert len(torch_bin.read_file(sharing(8))) == 8
+    with pytest.raises(InputRefused, match=r"pytorch_model\.bin: 'w8': shares its bytes .* more than 8 times the file"):
+        torch_bin.read_file(sharing(12))
+
+
 def test_a_name_that_could_be_a_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputRefused, match="cannot be the name of a tensor"):
         torch_bin.read_file(saved(tmp_path, {"../w": BASE}))

@@ -61,6 +61,13 @@ def zipped(pickled: bytes, compression: int = zipfile.ZIP_STORED, more: Mapping[
     return file.getvalue()
 
 
+def shared(place: Place) -> None:
+    """A megabyte that would become a gigabyte."""
+    whole = tensor(1 << 18, (1 << 18,), (1,))
+    data = zipped(state(*[whole] * 1000), more={"data/0": bytes(1 << 20)})
+    (place.copy("bin") / FILE).write_bytes(data)
+
+
 def raw(make: Callable[[], bytes]) -> Callable[[Place], None]:
     def build(place: Place) -> None:
         (place.copy("bin") / FILE).write_bytes(make())
@@ -194,6 +201,7 @@ CASES: Cases = {
     "a pickle of a million calls": Case(
         pickled(lambda: b"\x80\x02ccollections\nOrderedDict\nq\0" + b"h\0)R" * 330_000 + b"."), ["is missing"]
     ),
+    "a thousand tensors of one storage": Case(shared, [FILE, "'t", "8 times the file"]),
     "a view of a terabyte with strides of 0": Case(
         pickled(state(tensor(4, (1 << 20, 1 << 20), (0, 0)))), [FILE, "'t0'", "repeats elements"]
     ),
