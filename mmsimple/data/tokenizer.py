@@ -75,6 +75,10 @@ class Tokenizer:
     def has_chat_template(self) -> bool:
         return self._tokenizer.chat_template is not None
 
+    def longest_token(self) -> int:
+        """The most characters of a text that a token of the vocabulary spells, or more."""
+        return max(map(len, self._tokenizer.get_vocab()))
+
     def encode(self, text: str, *, bos_apart: bool = False) -> Encoded:
         """The tokens of a text, special ones where the text has them; none is added.
 

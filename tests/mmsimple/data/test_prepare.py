@@ -14,7 +14,7 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -22,9 +22,12 @@ from mmconvert.errors import InputRefused, OutputRefused
 from mmconvert.staging import write_whole
 from mmsimple.data import maker
 from mmsimple.data import prepare as module
+from mmsimple.data.conversation import Sample, encode, read_record
 from mmsimple.data.h5 import Files, Layout, Row, read_layout
 from mmsimple.data.job import Job
+from mmsimple.data.maker import SampleMaker
 from mmsimple.data.prepare import prepare
+from mmsimple.data.templates import Rendered
 from mmsimple.data.tokenizer import load_tokenizer
 from mmsimple.data.transforms import ExpandToSquare, ToTensor, Transforms
 from tests.mmsimple.data.pictures import draw
@@ -447,3 +450,50 @@ def test_the_output_may_not_lie_among_the_pictures(
 ) -> None:
     with pytest.raises(OutputRefused, match="lies inside the source"):
         prepare(write([good(0)]), tmp_path / "images" / "out", job, phase=2)
+
+
+# --- what is much too long --------------------------------------------------------------------------------------------
+
+LONG = {
+    "one long answer": conversation("<image>\nWhat?", "A red cat. " * 30_000, image="a.png"),
+    "a long question": conversation("What is a cat? " * 30_000, "A red cat."),
+    "many turns": conversation(*["What?", "A cat."] * 2_000),
+    "one long word": conversation("What?", "cat" * 100_000),
+}
+
+
+@pytest.mark.parametrize("too_long", ["skip", "truncate"])
+@pytest.mark.parametrize("name", LONG)
+def test_what_is_much_too_long_is_hardly_looked_at_and_ends_as_if_it_were(
+    name: str, too_long: Literal["skip", "truncate"], job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = []
+
+    def measured(rendered: Rendered, *given: Any) -> Sample:
+        lengths.append(len(rendered.text))
+        return encode(rendered, *given)
+
+    monkeypatch.setattr(maker, "encode", measured)
+    record = read_record(LONG[name])
+    job = replace(job, too_long=too_long)
+    (quick,) = SampleMaker(job)([record])
+    slow_maker = SampleMaker(job)
+    slow_maker._most_characters = slow_maker._most_turns = 1 << 30
+    (slow,) = slow_maker([record])
+    assert lengths[0] <= 64 * (LAYOUT.sequence_length + 2)
+    assert 1.5 * lengths[0] < lengths[1]
+    if isinstance(slow, str):
+        assert quick == slow
+        assert slow == ("too long" if too_long == "skip" else "nothing to learn")
+    else:
+        assert not isinstance(quick, str)
+        assert quick.ids.tolist() == slow.ids.tolist()
+        assert quick.weights.tolist() == slow.weights.tolist()
+        assert quick[2:] == slow[2:]
+
+
+def test_what_is_cut_off_and_fits_nonetheless_is_too_long(job: Job) -> None:
+    """Or a sample would end where no text does."""
+    make = SampleMaker(job)
+    make._most_characters = 200
+    assert make([read_record(conversation("<image>\nWhat?", "A red cat. " * 20, image="a.png"))]) == ["too long"]
