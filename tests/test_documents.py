@@ -87,6 +87,15 @@ def test_keys_are_counted_before_they_are_made() -> None:
         parse_json(data, "config.json", limits=Limits(99, 99, 2))
 
 
+def test_the_largest_tokenizers_are_read() -> None:
+    fields = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+    document = {
+        "added_tokens": [{"id": number} | dict.fromkeys(fields, False) for number in range(6400)],
+        "model": {"vocab": {f"t{number}": number for number in range(262_000)}, "merges": [["a", "b"]] * 515_000},
+    }
+    assert len(parse_json(json.dumps(document).encode(), "tokenizer.json")["model"]["vocab"]) == 262_000
+
+
 def test_what_is_no_regular_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, reason in [
