@@ -51,6 +51,8 @@ def use(kind: Kind, folder: Path, name: str, out: Path, seed: int, params: Path 
 
     What is wrong with params that are named by an option is told as any fault in options is.
     """
+    if seed % CONVERT_EVERY == 1 and kind.use is not use_mdl:  # one that hangs would do so for each
+        _ask_of_it(folder)
     # A config of another model may be sound, and yet none that leads to the format.
     refusals = (InputRefused, NoConversion, *([UsageError] if params else []))
     try:
@@ -72,6 +74,15 @@ def use(kind: Kind, folder: Path, name: str, out: Path, seed: int, params: Path 
     problems = api.verify(out).problems
     assert not problems, f"what was written is not what the manifest says: {problems}"
     return CONVERTED
+
+
+def _ask_of_it(folder: Path) -> None:
+    """Have all that reads a checkpoint, and writes none, look at it."""
+    for ask in (api.inspect, api.doctor, lambda it: api.verify(it, it), lambda it: api.diff(it, it)):
+        try:
+            ask(folder)
+        except (InputRefused, NoConversion, UsageError) as error:
+            _check_message(error)
 
 
 def _check_message(error: Exception) -> None:
