@@ -46,6 +46,8 @@ MISDEEDS = {
     "open('secret')": "open",
     "open(b'../foreign/secret')": "open",
     "os.open('secret', os.O_RDONLY)": "open",
+    "open('/etc/passwd')": "open",
+    "open('/proc/1/status')": "open",
     "from pathlib import Path; Path('secret').read_bytes()": "open",
     "sys.path.append('.'); import payload": "import",
     "import importlib; importlib.import_module('torch.nn')": "import",

@@ -14,8 +14,10 @@ from typing import Any
 
 # Where to write, the folders in which anything may be opened, and the modules that must not be imported.
 LOG, FOLDERS, NAMES = "TRUST_AUDIT_LOG", "TRUST_AUDIT_FOLDERS", "TRUST_AUDIT_NAMES"
-# What the system's own libraries look at.
-SYSTEM = ("/proc/", "/dev/", "/sys/", "/etc/", "/usr/")
+# What Python and the system's own libraries look at: folders, and single files of folders that hold private ones too.
+SYSTEM = ("/usr/lib/", "/usr/lib64/", "/usr/share/zoneinfo/", "/sys/devices/system/", "/sys/fs/cgroup/")
+BOOT = "/proc/sys/kernel/random/boot_id"
+SYSTEM_FILES = (BOOT, "/proc/cpuinfo", "/proc/meminfo", "/dev/null", "/dev/urandom", "/dev/random")
 STARTING = ("os.system", "os.exec", "os.spawn", "os.posix_spawn", "os.fork", "os.forkpty", "os.startfile", "pty.spawn")
 # The programs that are started: our own, which opens `.mdl` files, and one that h5py asks for the processor.
 OURS = ["-P", "-m", "mmconvert.containers.mdl_child"]
@@ -49,7 +51,9 @@ def _is_below(path: str | bytes | os.PathLike[str], folders: tuple[str, ...]) ->
     # What is not there is not opened; it may also be a name in an open folder, which is not told here.
     if not os.path.exists(place):
         return True
-    return place.startswith(SYSTEM) or any(place == each or place.startswith(each + os.sep) for each in folders)
+    if place in SYSTEM_FILES or place.startswith((*SYSTEM, f"/proc/{os.getpid()}/")):
+        return True
+    return any(place == each or place.startswith(each + os.sep) for each in folders)
 
 
 if LOG in os.environ:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,6 +80,6 @@ def stamped(folder: Path) -> dict[str, tuple[int, ...]]:
     found = {}
     for path in [folder, *folder.rglob("*")]:
         status = path.lstat()
-        times = () if path.is_dir() else (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        times = () if os.path.isdir(path) else (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         found[str(path)] = (status.st_mode, status.st_ino, *times)
     return found

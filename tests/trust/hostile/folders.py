@@ -104,6 +104,11 @@ def weights_are_a_pipe(place: Place) -> None:
     os.mkfifo(place.source / FILE)
 
 
+def locked(base: str, name: str, mode: int) -> Callable[[Place], None]:
+    """A folder of a checkpoint whose mode keeps others from looking into it, as an archive may carry it."""
+    return lambda place: (place.copy(base) / name).chmod(mode)
+
+
 def strangers(tensors: Tensors) -> None:
     tensors |= {f"model.layers.0.self_attn.q_projx{at}.weight": torch.zeros(0) for at in range(20_000)}
 
@@ -154,6 +159,13 @@ CASES: Cases = {
     ),
     "nothing but pipes": Case(pipes, ["config.json", "not a regular file"]),
     "weights that are a pipe": Case(weights_are_a_pipe, ["no weights"]),
+    **{
+        f"{name} of mode {mode:o}": Case(
+            locked(base, name, mode), [name, "cannot be read"], "inspect {source}", needs="an ordinary user"
+        )
+        for base, name in (("llava", "image_model"), ("cs llava", "assets"), ("cs llava", "assets/text_model"))
+        for mode in (0o000, 0o111)
+    },
     "20,000 tensors too many": Case(holding(strangers), [FILE, "no tensor of this name"]),
     "tensors of strange names": Case(holding(strange_names), [FILE, "no tensor of this name"]),
     "values that are NaN and infinite": Case(

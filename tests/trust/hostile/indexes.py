@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-from tests.trust.hostile.case import CONVERT, Case, Cases, Place
+from tests.trust.hostile.case import CONVERT, CONVERT_CS, Case, Cases, Place
 
 WHAT = "shards"
 INDEX = "model.safetensors.index.json"
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+SINGLE = "model.safetensors"
 NORM = "model.norm.weight"
 
 
@@ -83,6 +84,57 @@ def snapshot_that_leads_out(place: Place) -> None:
     (place.source / "snapshots" / "0123abc" / FIRST).symlink_to("../../../foreign/secret")
 
 
+def foreign_folder(place: Place) -> None:
+    """What nobody may open, under the names that files of checkpoints have."""
+    for name in ("LICENSE", "id_rsa", "config.json", "config.yaml"):
+        (place.foreign / name).write_bytes(b"secret")
+
+
+def blobs_elsewhere(place: Place) -> None:
+    """As `snapshot`, but its `blobs` is a link to a folder whose files are then asked for."""
+    snapshot(place)
+    foreign_folder(place)
+    revision = place.source / "snapshots" / "0123abc"
+    for file in list(revision.iterdir()):
+        data = file.read_bytes()
+        file.unlink()
+        file.write_bytes(data)
+    shutil.rmtree(place.source / "blobs")
+    (place.source / "blobs").symlink_to("../foreign")
+    (revision / "LICENSE").symlink_to("../../blobs/id_rsa")
+
+
+def blob_that_leads_on(place: Place) -> None:
+    snapshot(place)
+    foreign_folder(place)
+    (place.source / "blobs" / "f00").symlink_to("../../foreign/id_rsa")
+    (place.source / "snapshots" / "0123abc" / "LICENSE").symlink_to("../../blobs/f00")
+
+
+def moved_out(name: str, base: str = "") -> Callable[[Place], None]:
+    """A file or folder of a checkpoint is a link to where it was moved to, outside; without base, of a hub's cache."""
+
+    def build(place: Place) -> None:
+        if base:
+            place.copy(base)
+        else:
+            snapshot(place)
+        (place.source / name).rename(place.foreign / "moved")
+        (place.source / name).symlink_to(place.foreign / "moved")
+
+    return build
+
+
+def overlong(name: str) -> Callable[[Place], None]:
+    """A file is a link to a name that no file can have: to look at it is an error."""
+
+    def build(place: Place) -> None:
+        (place.copy("llama") / name).unlink()
+        (place.source / name).symlink_to("x" * 300)
+
+    return build
+
+
 def other_key(place: Place) -> None:
     indexed(lambda index: index["weight_map"].pop(NORM))(place)
 
@@ -130,6 +182,21 @@ CASES: Cases = {
     "a tokenizer that links out": Case(linked("tokenizer.model"), ["tokenizer.model", "links out of its folder"]),
     "a hub's snapshot": Case(snapshot, ["22 tensors"], code=0),
     "a hub's snapshot that leads out": Case(snapshot_that_leads_out, [FIRST, "links out of its folder"]),
+    "a hub's blobs that are a link": Case(blobs_elsewhere, ["LICENSE", "links out of its folder"]),
+    "a hub's blob that leads on": Case(blob_that_leads_on, ["LICENSE", "links out of its folder"]),
+    "a hub's snapshots that are a link": Case(moved_out("snapshots"), ["snapshots", "links out of its folder"]),
+    "a hub's snapshot that is a link": Case(moved_out("snapshots/0123abc"), ["0123abc", "links out of its folder"]),
+    **{
+        f"CS, {name} that links out": Case(moved_out(name, base), [name, "links out of its folder"], CONVERT_CS)
+        for name, base in (
+            ("assets", "cs"),
+            ("assets/text_model", "cs llava"),
+            ("config.yaml", "cs"),
+            ("mmconvert.json", "cs"),
+            ("model.mdl", "mdl"),
+        )
+    },
+    **{f"{name} that links to a name too long": Case(overlong(name), [name]) for name in ("config.json", SINGLE)},
     "a key that is not in its shard": Case(
         indexed(
             lambda index: index["weight_map"].update({NORM: FIRST if index["weight_map"][NORM] == SECOND else SECOND})
@@ -193,6 +260,10 @@ USUAL = (
     "a shard that links out",
     "a hub's snapshot",
     "a hub's snapshot that leads out",
+    "a hub's blobs that are a link",
+    "a hub's snapshot that is a link",
+    "CS, assets that links out",
+    "CS, config.yaml that links out",
     "a key that is not in its shard",
     "a key that the index does not list",
     "a shard that is missing",
