@@ -33,7 +33,7 @@ Sizes = Mapping[str, Any]
 _CAPTURE = re.compile(r"\{(\d*)([a-z])\}")
 
 # The largest models of these families have some 2,000 tensors. A small config can demand millions of them.
-MAX_PAIRS = 20_000
+MAX_PAIRS = 10_000
 # Rows in an order of their own are listed one by one, once for all layers. The largest models have some 20,000 of them.
 MAX_ROWS = 1 << 21
 

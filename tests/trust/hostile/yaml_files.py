@@ -107,7 +107,7 @@ CASES: Cases = {
             "comments without end": with_more(lambda: "1\n" + "#\n" * 120_000),
         }.items()
     },
-    "200 encoders of 1,024 layers": Case(encoders, [FILE, "20,000 tensors"], "cs-to-cs --src {source} --out {out}"),
+    "200 encoders of 1,024 layers": Case(encoders, [FILE, "10,000 tensors"], "cs-to-cs --src {source} --out {out}"),
     "an exponent without a point": Case(
         saying("layer_norm_epsilon: 1.0e-05", "layer_norm_epsilon: 1e-5"), ["tensors"], CONVERT_CS, code=0
     ),
