@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,12 +66,21 @@ def run(
     if folder.exists() and not folder.is_dir():
         raise OutputRefused(f"{folder}: is a file, where the model folder is to be")
     with _told(folder), ExitStack() as held:
+        is_new = not folder.exists()
         with disk_errors(folder, 0):
             folder.mkdir(parents=True, exist_ok=True)
             # Before anything is read: another run that writes here changes what there is to go on from.
             held.enter_context(locked(folder.resolve()))
+        if is_new:
+            held.callback(_remove_empty, folder)
         checkpoint.clear_up(folder)
         return _train(config, folder, place, origin(config, folder, init_from, resume), say)
+
+
+def _remove_empty(folder: Path) -> None:
+    """What is refused leaves nothing, and what has begun has something in its folder."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 @contextmanager

@@ -19,8 +19,8 @@ SYSTEM = ("/usr/lib/", "/usr/lib64/", "/usr/share/zoneinfo/", "/sys/devices/syst
 BOOT = "/proc/sys/kernel/random/boot_id"
 SYSTEM_FILES = (BOOT, "/proc/cpuinfo", "/proc/meminfo", "/dev/null", "/dev/urandom", "/dev/random")
 STARTING = ("os.system", "os.exec", "os.spawn", "os.posix_spawn", "os.fork", "os.forkpty", "os.startfile", "pty.spawn")
-# The programs that are started: our own, which opens `.mdl` files, and one that h5py asks for the processor.
-OURS = ["-P", "-m", "mmconvert.containers.mdl_child"]
+# The programs that are started: our own, which open HDF5 files, and one that h5py asks for the processor.
+OURS = (["-P", "-m", "mmconvert.containers.mdl_child"], ["-P", "-m", "mmsimple.data.h5_child"])
 PROCESSOR = ["uname", "-p"]
 
 
@@ -36,7 +36,7 @@ def _start() -> None:
             return str(arguments[0]).partition(".")[0] in names
         if event == "subprocess.Popen":
             program, words = arguments[0], list(arguments[1])
-            return words != PROCESSOR and (program != sys.executable or words[1:4] != OURS)
+            return words != PROCESSOR and (program != sys.executable or words[1:4] not in OURS)
         return event in STARTING or event == "pickle.find_class" or event.startswith(("socket.connect", "socket.get"))
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
