@@ -344,6 +344,18 @@ def test_data_that_is_not_there_or_does_not_fit_is_refused_before_any_weight_is_
         expected = why if (mode, loader) != ("eval", "train_dataloader") else "weights.mdl"
         with pytest.raises(InputRefused, match=expected):
             run(config, tmp_path / "model", mode=mode, init_from=broken, say=lambda text: None)
+        assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("held", [(), ("notes.txt",)])
+def test_a_model_folder_that_was_there_stays_where_a_run_is_refused(held: tuple[str, ...], tmp_path: Path) -> None:
+    config = read_run_file(write_params(tmp_path, fit__train_dataloader__data_dir="/nowhere"))
+    (tmp_path / "model").mkdir()
+    for name in held:
+        (tmp_path / "model" / name).touch()
+    with pytest.raises(InputRefused, match="is no folder"):
+        run(config, tmp_path / "model", say=lambda text: None)
+    assert [each.name for each in (tmp_path / "model").iterdir()] == list(held)
 
 
 def test_eval_measures_a_checkpoint_and_writes_nothing(tmp_path: Path) -> None:
