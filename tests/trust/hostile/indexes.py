@@ -167,7 +167,8 @@ CASES: Cases = {
     "a name that leads up": Case(
         said_to_be_in("../foreign/secret"), ["index.json: 'model.", "'../foreign/secret' is not a plain file name"]
     ),
-    "an absolute name": Case(absolute, [INDEX, "secret' is not a plain file name"]),
+    # Of a long path the end is not shown.
+    "an absolute name": Case(absolute, [INDEX, "is not a plain file name"]),
     "a name for Windows": Case(said_to_be_in("C:\\secret"), [INDEX, "is not a plain file name"]),
     "a name with a NUL": Case(said_to_be_in("a\0b"), ["\\x00", "is not a plain file name"]),
     "a name that is a device": Case(said_to_be_in("/dev/zero"), [INDEX, "is not a plain file name"]),
