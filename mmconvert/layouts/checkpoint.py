@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from mmconvert.documents import LISTING_LIMITS
 from mmconvert.errors import InputRefused
 from mmconvert.registry import Node
 from mmconvert.releases import Release
@@ -24,16 +23,17 @@ SIDECARS = (
     *LICENCES,
 )
 ASSETS = "assets"
-# Larger files are no sidecars, whatever they are called. Any number of files may be called licences.
-SIDECAR_LIMIT = LISTING_LIMITS.nbytes
+# Any number of files may be called licences; one of more bytes is none.
 LICENCE_LIMIT = 1 << 20
 
 
 def is_sidecar(path: Path) -> bool:
-    """Whether a file is one that travels along, by its name and size."""
+    """Whether a file is one that travels along: by its name, and of a licence by its size too.
+
+    Others that are too large are refused when they are read, for none of them may be missing.
+    """
     known = any(fnmatchcase(path.name, pattern) for pattern in SIDECARS)
-    limit = LICENCE_LIMIT if is_licence(path.name) else SIDECAR_LIMIT
-    return known and path.is_file() and path.stat().st_size <= limit
+    return known and path.is_file() and (not is_licence(path.name) or path.stat().st_size <= LICENCE_LIMIT)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 
 from mmconvert.errors import InputRefused, UsageError
 from mmconvert.layouts import Hints, recognise
+from mmconvert.layouts.checkpoint import LICENCE_LIMIT
 from mmconvert.layouts.hugging_face import snapshot
 
 Make = Callable[..., Path]
@@ -64,19 +65,18 @@ def test_any_other_folder_is_itself(tmp_path: Path) -> None:
     assert snapshot(tmp_path) == tmp_path
 
 
-def test_files_travel_by_name_and_only_if_they_are_small(
-    make_llama: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mmconvert.layouts.checkpoint.SIDECAR_LIMIT", 300_000)
+def test_files_travel_by_name_and_licences_only_if_they_are_small(make_llama: Make, tmp_path: Path) -> None:
     source = make_llama(tmp_path / "source")
     for name in ("LICENSE.txt", "generation_config.json", "training_args.bin", "README.md"):
         (source / name).write_text("{}")
-    (source / "merges.txt").write_bytes(bytes(300_001))
+    (source / "LICENSE.huge").write_bytes(bytes(LICENCE_LIMIT + 1))
+    (source / "merges.txt").write_bytes(bytes(LICENCE_LIMIT + 1))
     assert set(recognise(source).sidecars) == {
         "config.json",
         "tokenizer.model",
         "LICENSE.txt",
         "generation_config.json",
+        "merges.txt",
     }
 
 
