@@ -13,10 +13,10 @@ demo: $(STAMP)  ## convert small random checkpoints there and back, train one, a
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh
 
 test: $(STAMP)  ## run the tests on two cores
-	$(BIN)/pytest -q -n 2
+	$(BIN)/pytest -q -n 2 --dist worksteal
 
 trust: $(STAMP)  ## try hostile input, broken disks and kills, far more often than the tests do, and count
-	MMCONVERT_TRUST=thorough $(BIN)/pytest -q -n 2 tests/trust
+	MMCONVERT_TRUST=thorough $(BIN)/pytest -q -n 2 --dist worksteal tests/trust
 
 lint: $(STAMP)  ## ruff (rules and format) and mypy
 	$(BIN)/ruff check

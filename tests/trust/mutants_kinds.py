@@ -134,7 +134,7 @@ KINDS: dict[str, Kind] = {
     "mdl of ours": Kind(bases.own_mdl, {"model.mdl": damage.mdl}, "hf", use_mdl),
     "mdl of the reference": Kind(bases.reference_mdl, {"model.mdl": damage.mdl}, "hf", use_mdl),
     "mdl of the reference's trainer": Kind(bases.trainer_mdl, {"model.mdl": damage.mdl}, "hf", use_mdl, usual=FEWER),
-    "mdl before 0.5": Kind(bases.legacy_mdl, {"model.mdl": damage.mdl}, "hf", use_mdl),
+    "mdl before 0.5": Kind(bases.legacy_mdl, {"model.mdl": damage.mdl}, "hf", use_mdl, usual=FEWER),
     "answer about an mdl": Kind(bases.answered, {"answer.json": mutate_text}, "hf", use_answer, usual=FEWER),
     "safetensors index": Kind(bases.sharded, {"model.safetensors.index.json": mutate_text}),
     "bin index": Kind(bases.pickled_shards, {"pytorch_model.bin.index.json": mutate_text}),
@@ -149,8 +149,8 @@ KINDS: dict[str, Kind] = {
         "llava",
         usual=FEWER,
     ),
-    "params file": Kind(bases.with_params, {"params.yaml": mutate_text}, "cs", use_params),
-    "manifest": Kind(bases.llava_cs, {"mmconvert.json": damage.signed_manifest}, "llava", use_manifest),
+    "params file": Kind(bases.with_params, {"params.yaml": mutate_text}, "cs", use_params, usual=FEWER),
+    "manifest": Kind(bases.llava_cs, {"mmconvert.json": damage.signed_manifest}, "llava", use_manifest, usual=FEWER),
     "tokenizer.model": Kind(bases.llava, {"text_model_llava/tokenizer.model": mutate_bytes}, "llava-hf", usual=FEWER),
     "tokenizer.json": Kind(
         bases.llava_of_llava_hf, {"text_model_llava/tokenizer.json": mutate_text}, "llava-hf", usual=FEWER

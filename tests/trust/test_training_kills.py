@@ -14,9 +14,9 @@ from tests.trust.amounts import amount
 from tests.trust.conftest import Tell
 
 ROOT = Path(__file__).parents[2]
-KILLS = 50
+KILLS = amount(20, 50)
 SEEDS = amount(1, 5)
-STRIDE = amount(6, 1)
+STRIDE = amount(8, 1)
 # Much more than it takes.
 TIMEOUT = 600
 
@@ -37,7 +37,7 @@ def test_killed_anywhere_a_run_goes_on_and_ends_to_the_bit(seed: int, tmp_path: 
     assert found["killed"] == KILLS
     # Checkpoints are where there is something to spoil.
     assert found["saving"] >= KILLS // 5
-    assert found["done"] >= 5
+    assert found["done"] >= KILLS // 10
     tell("training runs killed anywhere", KILLS)
     tell("of them while they wrote a checkpoint", found["saving"])
     tell("of their ends equal to the bit to an undisturbed run's", found["done"])
@@ -45,5 +45,5 @@ def test_killed_anywhere_a_run_goes_on_and_ends_to_the_bit(seed: int, tmp_path: 
 
 def test_killed_while_checkpoints_come_and_go_a_run_keeps_as_many_as_it_promises(tmp_path: Path, tell: Tell) -> None:
     found = seen("rotation", tmp_path, STRIDE)
-    assert found["killed"] >= 5
+    assert found["killed"] >= 3
     tell("training runs killed as they renamed or removed a file", found["killed"])
