@@ -13,13 +13,14 @@ import pytest
 from mmconvert.errors import InputRefused
 from mmconvert.sources import FILES
 from tests.conftest import Make
+from tests.trust.amounts import amount
 from tests.trust.conftest import Tell
 from tests.trust.conversions import FORMATS, Conversion, conversion, state_of
 
 Run = Callable[..., CompletedProcess[str]]
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(params=FORMATS[: amount(2, len(FORMATS))])
 def small(
     request: pytest.FixtureRequest, tmp_path: Path, make_llama: Make, make_clip: Make, make_llava: Make
 ) -> Conversion:

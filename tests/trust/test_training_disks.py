@@ -31,10 +31,10 @@ STEPS = 3
 ERRORS = {errno.ENOSPC: "No space left on device", errno.EIO: "Input/output error"}
 AMOUNTS = re.compile(r"[\d.]+ (B|kB|MB|GB) needed, [\d.]+ (B|kB|MB|GB|TB|PB) free")
 # Of the calls of a run that write to files already open, which are nearly all of them.
-PLACES = amount(6, 150)
+PLACES = amount(3, 150)
 # Of all others, and of those of a checkpoint.
-STRIDE = amount(8, 1)
-STRIDE_IN_ONE = amount(7, 1)
+STRIDE = amount(12, 1)
+STRIDE_IN_ONE = amount(13, 1)
 
 
 @pytest.fixture(autouse=True)

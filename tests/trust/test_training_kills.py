@@ -14,7 +14,7 @@ from tests.trust.amounts import amount
 from tests.trust.conftest import Tell
 
 ROOT = Path(__file__).parents[2]
-KILLS = amount(20, 50)
+KILLS = amount(10, 50)
 SEEDS = amount(1, 5)
 STRIDE = amount(8, 1)
 # Much more than it takes.
