@@ -27,7 +27,7 @@ BLOCK = 1 << 20
 CONVERT_EVERY = 4
 START_EVERY = 20
 # Mutants of what is much like another kind, in every run of the tests.
-FEWER = 50
+FEWER = 20
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from tests.mmsimple.data.test_prepare import LAYOUT, contents
 from tests.mmsimple.data.test_prepare import good as good_record
 from tests.mmsimple.train.runs import write_params
 from tests.mmsimple.train.test_resume import assert_told_alike, started, undisturbed, wait_for
+from tests.trust.amounts import amount
 from tests.trust.conftest import Tell
 from tests.trust.training_runs import good, unfinished
 
@@ -42,6 +43,7 @@ def children(parent: int) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc to find the worker")
+@pytest.mark.skipif(not amount(0, 1), reason="takes as long as 300 others: make trust does it")
 def test_a_run_whose_worker_is_killed_ends_in_a_line_and_goes_on_to_the_bit(tmp_path: Path, tell: Tell) -> None:
     params = write_params(tmp_path, 2, init__loop=LONG, init__checkpoint__steps=1)
     process = started(params, tmp_path / "parts")
