@@ -12,16 +12,14 @@ that for `__spec__`, so it is parsed here. What the attributes mean was found by
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import resource
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from mmconvert.containers.hdf5_process import TOO_MUCH_MEMORY, cpu_limit, limit_cpu, limit_memory
 from mmconvert.containers.mdl_dataset import (
     NONE,
     NOT_MODEL,
@@ -38,11 +36,10 @@ from mmconvert.containers.mdl_legacy import LegacyCheckpoint
 from mmconvert.containers.mdl_write import FORMAT_VERSION, MAX_DEPTH, RTFX_CODES
 from mmconvert.errors import InputRefused
 
-# Limits on this process. Bytes of address space: what a small file may take, and what each byte of a larger one adds.
-# Seconds of processor time: what a small file may take, what each byte adds, and the most. 500,000 chunks in 140 GB
-# take 0.2 GB and 5 seconds; 5,000 tensors in 10 MB, described one by one as HDF5 1.6 had it, 1 second.
+# Bytes of address space beside what is taken without a file: what a small one may take, and what each byte of a larger
+# one adds. 500,000 chunks in 140 GB take 0.2 GB and 5 seconds; 5,000 tensors in 10 MB, described one by one as HDF5 1.6
+# had it, 1 second.
 MEMORY_LIMIT, MEMORY_SHARE = 128 << 20, 1 / 32
-CPU_LIMIT, CPU_SHARE, MOST_CPU = 3, 1 / (25 << 20), 120
 
 DICTS = ("builtins.dict", "collections.OrderedDict")
 SEQUENCES = ("builtins.list", "builtins.tuple", "builtins.set")
@@ -279,26 +276,14 @@ def read(path: str, what: str = "document") -> dict[str, Any]:
         return LegacyCheckpoint(file).document()
 
 
-def cpu_limit(size: int) -> int:
-    """The seconds of processor time that a file of `size` bytes may take."""
-    return min(CPU_LIMIT + int(size * CPU_SHARE), MOST_CPU)
-
-
 def _limit(path: str) -> None:
-    """Have the kernel end this process, or refuse it memory, where the file at `path` makes it take too much."""
+    """Have the system end this process, or refuse it memory, where the file at `path` makes it take too much."""
     # What is loaded by now is not the file's doing.
     import h5py  # noqa: F401
 
     size = os.stat(path).st_size
-    seconds = cpu_limit(size)
-    with contextlib.suppress(OSError, ValueError):
-        # At the first of the two the kernel says why it ends the process, at the second it does not.
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-    # Linux alone has this file, and it alone heeds this limit.
-    with contextlib.suppress(OSError, ValueError):
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        allowed = taken + MEMORY_LIMIT + int(size * MEMORY_SHARE)
-        resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
+    limit_cpu(cpu_limit(size))
+    limit_memory(MEMORY_LIMIT + int(size * MEMORY_SHARE))
 
 
 def main(path: str, what: str = "document") -> None:
@@ -308,7 +293,7 @@ def main(path: str, what: str = "document") -> None:
     except InputRefused as error:
         document = {"refused": str(error)}
     except MemoryError:
-        document = {"refused": "takes more memory to read than any sound file of its size; is it damaged?"}
+        document = {"refused": TOO_MUCH_MEMORY}
     except Exception as error:  # whatever HDF5 makes of a damaged file is a finding about the file
         document = {"refused": f"cannot be read: {str(error) or type(error).__name__}"}
     json.dump(document, sys.stdout)

@@ -20,7 +20,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from mmconvert.containers.mdl_child import cpu_limit
+from mmconvert.containers.hdf5_process import WAITING, cpu_limit, environment
 from mmconvert.containers.mdl_chunks import GZIP, LZ4, NO_FILTER, Chunk, Chunked
 from mmconvert.containers.mdl_write import PLAIN
 from mmconvert.dtypes import BY_NAME, DType
@@ -30,8 +30,6 @@ from mmconvert.sources import FileSpan, Source, TensorRef
 from mmconvert.units import human_bytes
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-# What the process that runs HDF5 may take, see there. On a disk that answers slowly it waits more than it computes.
-WAITING = 20
 # Bytes of answer, and what each byte of a larger file adds. A checkpoint of 70 B parameters, cut into some 500,000
 # chunks, takes 20 to 30 MB.
 ANSWER_LIMIT, ANSWER_SHARE = 4 << 20, 1 / 1024
@@ -160,18 +158,12 @@ def _ask(path: Path, size: int, timeout: float | None, *what: str) -> bytes:
     busy = cpu_limit(size)
     patience = WAITING * busy if timeout is None else timeout
     longest = ANSWER_LIMIT + int(size * ANSWER_SHARE)
-    environment = os.environ | {
-        # It finds this package as this process does, and nothing in the folder where the user happens to stand.
-        "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
-        # numpy would reserve address space for each of many processors, and its limit is tight.
-        "OPENBLAS_NUM_THREADS": "1",
-    }
     with subprocess.Popen(
         [sys.executable, *CHILD, os.path.abspath(path), *what],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=environment,
+        env=environment(),
     ) as child:
         late = threading.Event()
 

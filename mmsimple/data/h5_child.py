@@ -11,10 +11,8 @@ places that are inside the file, and names that have been read once. It unpacks 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import resource
 import signal
 import sys
 import time
@@ -25,16 +23,14 @@ from typing import Any
 import h5py
 from h5py import h5d, h5t
 
+from mmconvert.containers.hdf5_process import TOO_MUCH_MEMORY, WAITING, cpu_limit, limit_cpu, limit_memory
 from mmconvert.errors import InputRefused
 from mmconvert.units import human_bytes
 from mmsimple.data.h5 import GZIP, bands, corners, dataset, read_chunk
 
-# Limits on this process, for each file. Bytes of address space: what a small file may take, what each byte of a larger
-# one adds, and the most. Seconds of processor time likewise. 2,000 samples of 2,048 positions take 20 ms and a few MB.
+# Bytes of address space beside what is taken by now: what a small file may take, what each byte of a larger one adds,
+# and the most. 2,000 samples of 2,048 positions take 20 ms and a few MB.
 MEMORY_LIMIT, MEMORY_SHARE, MOST_MEMORY = 128 << 20, 32, 8 << 30
-CPU_LIMIT, CPU_SHARE, MOST_CPU = 3, 1 / (25 << 20), 120
-# On a disk that answers slowly it waits more than it computes.
-WAITING = 20
 # The most that a chunk, or one sample of a dataset, may come to once it is unpacked: whoever trains unpacks it for each
 # sample. A sample of 128,000 positions takes 2.6 MB.
 PIECE_LIMIT, PIECE_SHARE, MOST_PIECE = 32 << 20, 8, 1 << 30
@@ -132,15 +128,10 @@ def finding(path: Path) -> str | None:
     except InputRefused as error:
         return str(error)
     except MemoryError:
-        return "takes more memory to read than any sound file of its size; is it damaged?"
+        return TOO_MUCH_MEMORY
     except Exception as error:  # whatever HDF5 makes of a damaged file is a finding about the file
         return f"cannot be read as HDF5: {str(error) or type(error).__name__}"
     return None
-
-
-def cpu_limit(size: int) -> int:
-    """The seconds of processor time that a file of `size` bytes may take."""
-    return min(CPU_LIMIT + int(size * CPU_SHARE), MOST_CPU)
 
 
 def main(seconds: str) -> None:
@@ -154,22 +145,10 @@ def _limit(size: int, most: int) -> None:
     this process, or refuses it memory.
     """
     seconds = min(cpu_limit(size), most)
-    _set(resource.RLIMIT_CPU, ceil(time.process_time()) + seconds)
+    limit_cpu(ceil(time.process_time()) + seconds)
     # Where nothing is computed, such as a disk that does not answer.
     signal.alarm(WAITING * seconds)
-    # Linux alone has this file, and it alone heeds this limit.
-    with contextlib.suppress(OSError):
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        _set(resource.RLIMIT_AS, taken + min(MEMORY_LIMIT + MEMORY_SHARE * size, MOST_MEMORY))
-
-
-def _set(limit: int, wanted: int) -> None:
-    """Set a limit, for this file alone: the hard one stays what it is, above which an ordinary user cannot go."""
-    hard = resource.getrlimit(limit)[1]
-    soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    # Not every system has every limit.
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(limit, (soft, hard))
+    limit_memory(min(MEMORY_LIMIT + MEMORY_SHARE * size, MOST_MEMORY))
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
+from mmconvert.containers.hdf5_process import MOST_CPU, WAITING, cpu_limit, environment
 from mmconvert.documents import file_size
 from mmconvert.errors import InputRefused
 from mmconvert.excerpt import printable
 from mmconvert.sources import Stamp, stamp
-from mmsimple.data.h5_child import MOST_CPU, WAITING, cpu_limit
 
 CHILD = ("-P", "-m", "mmsimple.data.h5_child")
 LINE_LIMIT = 1 << 16
@@ -35,7 +35,7 @@ _known: set[Seen] = set()
 def check_files(paths: Iterable[Path], *, seconds: int = MOST_CPU) -> None:
     """Raise InputRefused, naming it, for a file that cannot safely be read, or takes too long.
 
-    That is longer than its size explains, see `h5_child`, or than so many seconds of the processor.
+    That is longer than its size explains, or than so many seconds of the processor.
     """
     stamps = {path: _seen(path) for path in paths}
     new = [path for path, stamp in stamps.items() if stamp not in _known]
@@ -47,18 +47,12 @@ def check_files(paths: Iterable[Path], *, seconds: int = MOST_CPU) -> None:
 
 def ask(paths: Sequence[Path], seconds: int) -> Iterator[str | None]:
     """What another process says of each file: why it is refused, or None."""
-    environment = os.environ | {
-        # It finds this package as this process does, and nothing in the folder where the user happens to stand.
-        "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
-        # numpy would reserve address space for each of many processors, and its limit is tight.
-        "OPENBLAS_NUM_THREADS": "1",
-    }
     with subprocess.Popen(
         [sys.executable, *CHILD, str(seconds)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=environment,
+        env=environment(),
     ) as child:
         try:
             assert child.stdin is not None

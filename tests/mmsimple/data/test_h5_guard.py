@@ -357,11 +357,6 @@ def test_a_larger_file_may_take_more(paths: list[Path], monkeypatch: pytest.Monk
     check_files(paths)
 
 
-@pytest.mark.parametrize(("size", "seconds"), [(0, 3), (10_000, 3), (5 << 20, 3), (100 << 20, 7), (1 << 40, 120)])
-def test_time_is_limited_by_the_size(size: int, seconds: int) -> None:
-    assert h5_child.cpu_limit(size) == seconds
-
-
 def test_a_hard_limit_stays_and_the_soft_one_is_below_it(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """An ordinary user may not raise it, and where that fails there would be no limit at all."""
     lines = [
