@@ -18,12 +18,10 @@ from mmconvert import manifest
 from mmconvert.containers.shards import inside
 from mmconvert.documents import CONFIG_LIMITS, Limits, read_bytes
 from mmconvert.errors import VerificationFailed
-from mmconvert.staging import UNFINISHED, disk_errors, locked, sync, write_whole
+from mmconvert.staging import UNFINISHED, disk_errors, lock_of, locked, sync, write_whole
 
 # What the name of a manifest ends with until the document has become what it says.
 PENDING = ".amended"
-# The name of the lock that `mmconvert.staging` takes.
-LOCK = ".{}.mmconvert-lock"
 
 Change = Callable[[bytes], bytes]
 
@@ -90,7 +88,7 @@ class _Recorded:
     @property
     def traces(self) -> tuple[Path, ...]:
         """What a run that was killed may have left; the lock of one that still runs is among them."""
-        return (*self.unfinished, self.pending, self.document.with_name(LOCK.format(self.document.name)))
+        return (*self.unfinished, self.pending, lock_of(self.document))
 
     def signed(self, content: bytes) -> bytes | None:
         """The manifest as it is right for a document of this content; None if it lists no such document."""

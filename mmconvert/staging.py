@@ -198,6 +198,11 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
+def lock_of(target: Path) -> Path:
+    """The file that a run which writes `target` holds."""
+    return _beside(target, "lock")
+
+
 def _beside(target: Path, what: str) -> Path:
     return target.with_name(f".{target.name}.mmconvert-{what}")
 
@@ -247,7 +252,7 @@ def _parents(target: Path) -> Iterator[None]:
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
     """Hold the lock of `target`, or raise `OutputRefused` at once if another run does."""
-    lock = _beside(target, "lock")
+    lock = lock_of(target)
     fd = _take_lock(lock)
     while fd is None:
         fd = _take_lock(lock)
