@@ -19,8 +19,8 @@ from mmconvert.errors import DiskError
 from mmconvert.sources import FileSpan
 from tests.conftest import Make
 from tests.trust.amounts import amount
-from tests.trust.conftest import Tell
-from tests.trust.conversions import FORMATS, Conversion, conversion, state_of
+from tests.trust.conftest import MakeConversion, Tell
+from tests.trust.conversions import FORMATS, Conversion, state_of
 from tests.trust.faults import failing
 
 Run = Callable[..., CompletedProcess[str]]
@@ -31,13 +31,9 @@ AMOUNTS = re.compile(r"\d (B|kB|MB|GB) needed, [\d.]+ (B|kB|MB|GB|TB|PB) free$")
 # Of all formats by `make trust`; of one that may go on every time.
 @pytest.fixture(scope="module", params=FORMATS[amount(1, 0) : amount(2, len(FORMATS))])
 def small(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    make_llama: Make,
-    make_clip: Make,
-    make_llava: Make,
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, make_conversion: MakeConversion
 ) -> Conversion:
-    return conversion(request.param, tmp_path_factory.mktemp("disks"), make_llama, make_clip, make_llava)
+    return make_conversion(request.param, tmp_path_factory.mktemp("disks"))
 
 
 def error_of(work: Callable[[], object]) -> Exception | None:

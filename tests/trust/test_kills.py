@@ -17,10 +17,9 @@ import pytest
 
 from mmconvert.errors import OutputRefused
 from mmconvert.sources import FILES
-from tests.conftest import Make
 from tests.trust.amounts import amount
-from tests.trust.conftest import Tell
-from tests.trust.conversions import FORMATS, Conversion, conversion, state_of
+from tests.trust.conftest import MakeConversion, Tell
+from tests.trust.conversions import FORMATS, Conversion, state_of
 from tests.trust.faults import failing, killing
 
 # Of each format with and without something at the target; 100 and 500 in all.
@@ -30,13 +29,9 @@ SEED = 8
 
 @pytest.fixture(scope="module", params=FORMATS)
 def small(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    make_llama: Make,
-    make_clip: Make,
-    make_llava: Make,
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, make_conversion: MakeConversion
 ) -> Conversion:
-    return conversion(request.param, tmp_path_factory.mktemp("kills"), make_llama, make_clip, make_llava)
+    return make_conversion(request.param, tmp_path_factory.mktemp("kills"))
 
 
 def started(work: Callable[[], object]) -> int:

@@ -12,19 +12,16 @@ import pytest
 
 from mmconvert.errors import InputRefused
 from mmconvert.sources import FILES
-from tests.conftest import Make
 from tests.trust.amounts import amount
-from tests.trust.conftest import Tell
-from tests.trust.conversions import FORMATS, Conversion, conversion, state_of
+from tests.trust.conftest import MakeConversion, Tell
+from tests.trust.conversions import FORMATS, Conversion, state_of
 
 Run = Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture(params=FORMATS[: amount(2, len(FORMATS))])
-def small(
-    request: pytest.FixtureRequest, tmp_path: Path, make_llama: Make, make_clip: Make, make_llava: Make
-) -> Conversion:
-    return conversion(request.param, tmp_path, make_llama, make_clip, make_llava)
+def small(request: pytest.FixtureRequest, tmp_path: Path, make_conversion: MakeConversion) -> Conversion:
+    return make_conversion(request.param, tmp_path)
 
 
 def traces(folder: Path) -> dict[str, tuple[int, ...]]:
